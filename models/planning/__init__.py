@@ -1,0 +1,1 @@
+"""Planners over functions: they learn nothing and know no family."""

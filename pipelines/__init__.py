@@ -1,0 +1,1 @@
+"""What happens to the data: sources, checks, features, the market, evaluation and the report."""

@@ -1,0 +1,1 @@
+"""Metrics, significance and calibration: is it skill, and would we know?"""

@@ -1,0 +1,1 @@
+"""The market an agent trades in: one account, its environments, markets whose optimum is known."""
