@@ -1,0 +1,365 @@
+"""Typed parameters: the only reader of `params.yaml`; an unknown key is an error.
+
+Three layers, the later one wins: the defaults stated here, the preset that `preset:` names
+(`presets/<name>.yaml`), and whatever `params.yaml` sets differently from the defaults. So a preset
+shrinks or grows a run without hiding an edit: a value that you change in `params.yaml` (or with
+`dvc exp run -S`) always counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+import models
+from models import configuration
+from pipelines.candles import INTERVALS_MS, interval_ms
+from pipelines.errors import UserError
+
+FILE = Path("params.yaml")
+PRESETS = Path("presets")
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class Simulator(Section):
+    """The embedded market; see `pipelines/sources/simulator.py`."""
+
+    market: Literal["regimes", "martingale"] = "regimes"
+    correlation: Annotated[float, Field(ge=0, lt=1)] = 0.6  # between the symbols' returns
+
+
+class Bybit(Section):
+    """Public market data of the exchange; no key is needed."""
+
+    base_url: str = "https://api.bybit.com"
+    category: Literal["linear", "spot", "inverse"] = "linear"
+    requests_per_second: Annotated[float, Field(gt=0, le=100)] = 60.0  # the documented limit is 120
+
+
+class Files(Section):
+    """Your own candles; `{symbol}` and `{interval}` in the path are filled in."""
+
+    path: str = "candles/{symbol}_{interval}.csv"
+    columns: dict[str, str] = {}  # ours: theirs, where the headers are not understood by themselves
+    time_unit: Literal["auto", "s", "ms", "us"] = "auto"
+
+
+class Data(Section):
+    source: Literal["simulator", "bybit", "files"] = "simulator"
+    symbols: Annotated[list[str], Field(min_length=1)] = ["SIM"]
+    interval: str = "1h"
+    start: date = date(2022, 1, 1)  # UTC, first day of the window
+    end: date = date(2024, 9, 27)  # UTC, the day after the last one; only closed days
+    simulator: Simulator = Simulator()
+    bybit: Bybit = Bybit()
+    files: Files = Files()
+
+    @field_validator("interval")
+    @classmethod
+    def _known_interval(cls, value: str) -> str:
+        if value not in INTERVALS_MS:
+            raise ValueError(f"must be one of {', '.join(INTERVALS_MS)}")
+        return value
+
+    @field_validator("symbols")
+    @classmethod
+    def _distinct_symbols(cls, value: list[str]) -> list[str]:
+        if len(set(value)) < len(value):
+            raise ValueError("must name every symbol once")
+        for symbol in value:
+            if not symbol or not symbol.replace("-", "").replace("_", "").isalnum():
+                raise ValueError(f"must be letters, digits, '-' and '_' (got {symbol!r})")
+        return value
+
+    @model_validator(mode="after")
+    def _start_before_end(self) -> Self:
+        if self.end <= self.start:
+            raise ValueError(f"data.end ({self.end}) must be after data.start ({self.start})")
+        return self
+
+    @property
+    def window(self) -> tuple[datetime, datetime]:
+        """First open time, and the instant at which the last bar has closed (exclusive)."""
+        return _midnight(self.start), _midnight(self.end)
+
+    @property
+    def bars(self) -> int:
+        start, end = self.window
+        return int((end - start) / timedelta(milliseconds=interval_ms(self.interval)))
+
+
+class Checks(Section):
+    max_gap_bars: Annotated[int, Field(ge=0)] = 3  # longer holes split the history into segments
+    max_gap_share: Annotated[float, Field(ge=0, le=1)] = 0.01  # of the window's bars; more is an error
+    jump_sigmas: Annotated[float, Field(gt=0)] = 15.0  # robust; flagged, never repaired
+    stale_bars: Annotated[int, Field(ge=1)] = 24  # unchanged closes without volume
+    force_leaks: bool = False  # go on although a feature looks ahead; the report then says so in red
+
+
+class Features(Section):
+    names: Annotated[list[str], Field(min_length=1)] = [
+        "log_return",
+        "range",
+        "body",
+        "relative_volume",
+        "realised_volatility",
+        "moving_average_ratio",
+        "momentum",
+        "rsi",
+        "macd",
+        "bollinger_position",
+        "atr",
+        "volatility_regime",
+        "trend_strength",
+    ]
+    scaling: Literal["robust", "standard"] = "robust"  # fitted on each fold's training rows alone
+    clip: Annotated[float, Field(gt=0)] = 5.0  # scaled features are cut at +- this many units
+
+
+class Split(Section):
+    """Walk-forward folds; the test windows are contiguous and end with the data."""
+
+    folds: Annotated[int, Field(ge=1)] = 3
+    seeds: Annotated[int, Field(ge=1)] = 2  # agents trained per fold and family
+    train_bars: Annotated[int, Field(ge=1)] = 12_000
+    test_bars: Annotated[int, Field(ge=2)] = 3_000
+    purge_bars: Annotated[int, Field(ge=0)] = 24  # dropped between training and test
+    embargo_bars: Annotated[int, Field(ge=0)] = 24  # dropped after a test window (combinatorial splits)
+    anchored: bool = False  # true: every fold trains from the first bar on
+
+
+class Account(Section):
+    """Costs are in basis points of the traded notional; see `pipelines/market/costs.py`."""
+
+    initial_equity: Annotated[float, Field(gt=0)] = 1_000_000.0
+    fee_bps: Annotated[float, Field(ge=0, le=1000)] = 5.5
+    half_spread_bps: Annotated[float, Field(ge=0, le=1000)] = 0.5
+    slippage_bps: Annotated[float, Field(ge=0, le=1000)] = 0.5
+    impact: Annotated[float, Field(ge=0)] = 0.0  # Y of the square-root law; 0 switches it off
+    leverage: Annotated[float, Field(gt=0, le=100)] = 1.0  # cap on the sum of absolute weights
+    maintenance_margin: Annotated[float, Field(ge=0, lt=1)] = 0.005
+    liquidation_fee_bps: Annotated[float, Field(ge=0, le=1000)] = 50.0
+    min_order: Annotated[float, Field(ge=0)] = 0.0  # money; smaller orders are not sent
+    no_trade_band: Annotated[float, Field(ge=0, lt=1)] = 0.01  # of equity; smaller differences stay
+    allow_short: bool = True
+    funding: bool = True  # exchange funding where the data have it
+    actions: Literal["grid", "box"] = "grid"
+    grid: Annotated[list[float], Field(min_length=2)] = [-1.0, -0.5, 0.0, 0.5, 1.0]
+    episode_bars: Annotated[int, Field(ge=2)] = 256  # length of a training episode
+    drawdown_penalty: Annotated[float, Field(ge=0)] = 0.0  # on the reward, per unit of new drawdown
+
+    @field_validator("grid")
+    @classmethod
+    def _ascending(cls, value: list[float]) -> list[float]:
+        if sorted(set(value)) != value:
+            raise ValueError("must be distinct exposures in ascending order")
+        return value
+
+
+class Baselines(Section):
+    sma_fast: Annotated[int, Field(ge=1)] = 24  # bars
+    sma_slow: Annotated[int, Field(ge=2)] = 96  # bars
+    reversion_window: Annotated[int, Field(ge=2)] = 48  # bars of the mean it bets on
+    reversion_sigmas: Annotated[float, Field(gt=0)] = 1.0  # distance at which it is fully invested
+    random_hold: Annotated[int, Field(ge=1)] = 24  # bars between the random agent's decisions
+
+
+class Evaluation(Section):
+    baselines: Baselines = Baselines()
+    replications: Annotated[int, Field(ge=100)] = 1000  # of every bootstrap
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+
+
+class Report(Section):
+    title: str = "Rehearsal"
+    points: Annotated[int, Field(ge=100)] = 1500  # at most this many a line in a chart
+
+
+class Params(Section):
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 7
+    preset: str = "default"
+    data: Data = Data()
+    checks: Checks = Checks()
+    features: Features = Features()
+    split: Split = Split()
+    account: Account = Account()
+    agents: dict[str, Any] = {}  # family -> the family's own frozen config
+    evaluation: Evaluation = Evaluation()
+    report: Report = Report()
+
+
+def _midnight(day: date) -> datetime:
+    return datetime(day.year, day.month, day.day, tzinfo=UTC)
+
+
+def default_tree() -> dict[str, Any]:
+    """All defaults as plain nested values, in the order of `params.yaml`."""
+    tree = Params().model_dump()
+    tree["agents"] = {family: asdict(models.config_class(family)()) for family in models.FAMILIES}
+    return tree
+
+
+def load(file: Path = FILE, presets: Path = PRESETS) -> Params:
+    """Reads, layers and checks the parameters; raises `UserError` with one line at the first mistake."""
+    edits = _read(file)
+    preset = edits.get("preset", "default")
+    if not isinstance(preset, str) or not (presets / f"{preset}.yaml").is_file():
+        known = ", ".join(sorted(path.stem for path in presets.glob("*.yaml")))
+        raise UserError(f"{file}: preset = {preset!r}: must be one of {known}")
+    defaults = default_tree()
+    # The file is checked by itself first: a mistake must be named even where a preset would hide it.
+    _validate(_layer(defaults, edits), edits, file)
+    base = _layer(defaults, _read(presets / f"{preset}.yaml"))
+    _validate(base, _read(presets / f"{preset}.yaml"), presets / f"{preset}.yaml")
+    return _validate(_layer(base, _changes(edits, defaults)), edits, file)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        tree = YAML(typ="safe").load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read: {error.strerror}") from error
+    except YAMLError as error:
+        raise UserError(f"{file}: is not YAML: {' '.join(str(error).split())}") from error
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise UserError(f"{file}: must be a mapping of sections, not {type(tree).__name__}")
+    return tree
+
+
+def _layer(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with `over` on top, section by section; anything but a mapping replaces what it covers."""
+    merged = dict(base)
+    for key, value in over.items():
+        below = merged.get(key)
+        merged[key] = _layer(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _changes(edits: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """What `edits` says differently from `defaults`."""
+    changed: dict[str, Any] = {}
+    for key, value in edits.items():
+        default = defaults.get(key)
+        if isinstance(value, dict) and isinstance(default, dict):
+            below = _changes(value, default)
+            if below:
+                changed[key] = below
+        elif value != (list(default) if isinstance(default, tuple) else default) or key == "preset":
+            changed[key] = value
+    return changed
+
+
+def _validate(tree: dict[str, Any], said: Mapping[str, Any], file: Path) -> Params:
+    """`said` is what the file itself holds: only families that it or the defaults name can be wrong."""
+    if said.get("data", {}) and isinstance(said["data"], dict) and said["data"].get("end", "") is None:
+        raise UserError(
+            f"{file}: data.end = null: must be a date: a run that ends 'now' cannot be reproduced "
+            "(the nightly flow writes an explicit date)"
+        )
+    agents = tree.get("agents")
+    try:
+        params = Params.model_validate({**tree, "agents": agents if isinstance(agents, dict) else {}})
+    except ValidationError as error:
+        raise UserError(f"{file}: {_one_line(error)}") from error
+    if not isinstance(agents, dict) or not agents:
+        raise UserError(f"{file}: agents = {agents!r}: must be a mapping of family: settings")
+    configs: dict[str, Any] = {}
+    for family, settings in agents.items():
+        if family not in models.FAMILIES:
+            raise UserError(
+                f"{file}: agents.{family}: unknown key; allowed: {', '.join(sorted(models.FAMILIES))}"
+            )
+        try:
+            configs[family] = configuration.parse(
+                models.config_class(family), settings or {}, where=f"agents.{family}"
+            )
+        except ValueError as error:
+            raise UserError(f"{file}: {error}") from error
+    return params.model_copy(update={"agents": configs})
+
+
+def _one_line(error: ValidationError) -> str:
+    """The first mistake: key = value: what is allowed."""
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    if first["type"] == "extra_forbidden":
+        section = _section(first["loc"][:-1])
+        near = difflib.get_close_matches(str(first["loc"][-1]), section, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        return f"{key}: unknown key{hint} allowed here: {', '.join(section)}{more}".replace(
+            "? allowed", "? Allowed"
+        )
+    message = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    value = first["input"]
+    shown = repr(value) if not isinstance(value, dict) else "{...}"
+    return f"{key} = {shown}: {message}{more}"
+
+
+def _section(path: tuple[int | str, ...]) -> list[str]:
+    """The keys allowed in the section at `path`."""
+    section: type[BaseModel] = Params
+    for part in path:
+        annotation = section.model_fields[str(part)].annotation
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            break
+        section = annotation
+    return list(section.model_fields)
+
+
+def set_preset(name: str, file: Path = FILE) -> None:
+    """Writes `preset: name` into the file and leaves every other byte of it alone."""
+    if not (PRESETS / f"{name}.yaml").is_file():
+        known = ", ".join(sorted(path.stem for path in PRESETS.glob("*.yaml")))
+        raise UserError(f"preset = {name!r}: must be one of {known}")
+    lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+    changed = [f"preset: {name}{_comment(line)}\n" if line.startswith("preset:") else line for line in lines]
+    if changed != lines:
+        scratch = file.with_name(file.name + ".partial")
+        scratch.write_text("".join(changed), encoding="utf-8")
+        scratch.replace(file)
+
+
+def _comment(line: str) -> str:
+    body = line.rstrip("\n")
+    return "  #" + body.split("#", 1)[1] if "#" in body else ""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """`python -m pipelines.params [--preset NAME]`: checks the parameters, or switches the preset."""
+    parser = argparse.ArgumentParser(prog="python -m pipelines.params", description=main.__doc__)
+    parser.add_argument("--preset", help="write `preset: NAME` into params.yaml first")
+    arguments = parser.parse_args(argv)
+    try:
+        if arguments.preset:
+            set_preset(arguments.preset)
+        params = load()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    folds, seeds = params.split.folds, params.split.seeds
+    print(
+        f"params: preset {params.preset}; {params.data.source}, {', '.join(params.data.symbols)}, "
+        f"{params.data.bars} bars of {params.data.interval}; {folds} folds x {seeds} seeds; "
+        f"learning: {', '.join(params.agents)}"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

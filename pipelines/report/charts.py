@@ -1,0 +1,192 @@
+"""The charts of the page as Vega-Lite specifications: what is drawn, not how it looks.
+
+A chart names a table of the page instead of carrying its rows, so that several charts share one copy;
+colours, fonts and the dark theme are the page's (`page.js`). Every chart says in words what it shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+Spec = dict[str, Any]
+
+BASELINE_DASH = [4, 3]
+
+
+class Chart(NamedTuple):
+    """One figure: `title` and `caption` are for everybody, also for those who do not see the picture."""
+
+    name: str
+    title: str
+    caption: str
+    spec: Spec
+
+
+def line_over_time(
+    name: str,
+    *,
+    title: str,
+    caption: str,
+    table: str,
+    field: str,
+    label: str,
+    agents: Sequence[str],
+    learned: Sequence[str],
+    form: str = ".3~s",
+    log: bool = False,
+    band: tuple[str, str] | None = None,
+) -> Chart:
+    """One line an agent; click the legend to single agents out, drag or scroll to zoom in time.
+
+    Args:
+      table: name of the page's table with the columns `time`, `agent`, `field` (and the `band`'s two).
+      learned: these agents are drawn solid, the others dashed.
+      band: lower and upper column of a shaded range around every line.
+    """
+    colour = {
+        "field": "agent",
+        "type": "nominal",
+        "scale": {"domain": list(agents)},
+        "legend": {"title": None, "orient": "bottom", "columns": 4, "symbolType": "stroke"},
+    }
+    x = {"field": "time", "type": "temporal", "title": None}
+    faded = {"condition": {"param": "chosen", "value": 1.0}, "value": 0.12}
+    line: Spec = {
+        "mark": {"type": "line", "interpolate": "step-after" if field == "exposure" else "linear"},
+        "params": [
+            {"name": "chosen", "select": {"type": "point", "fields": ["agent"]}, "bind": "legend"},
+            {"name": "zoom", "select": {"type": "interval", "encodings": ["x"]}, "bind": "scales"},
+        ],
+        "encoding": {
+            "x": x,
+            "y": {
+                "field": field,
+                "type": "quantitative",
+                "title": label,
+                "scale": {"zero": False, "type": "log" if log else "linear"},
+                "axis": {"format": form},
+            },
+            "color": colour,
+            "strokeDash": {
+                "condition": {"test": {"field": "agent", "oneOf": list(learned)}, "value": [1, 0]},
+                "value": BASELINE_DASH,
+            },
+            "opacity": faded,
+            "tooltip": [
+                {"field": "agent"},
+                {"field": "time", "type": "temporal", "format": "%Y-%m-%d %H:%M"},
+                {"field": field, "format": form, "title": label},
+            ],
+        },
+    }
+    layers: list[Spec] = [line]
+    if band:
+        low, high = band
+        layers.insert(
+            0,
+            {
+                "transform": [{"filter": {"field": "agent", "oneOf": list(learned)}}],
+                "mark": {"type": "area", "opacity": 0.15},
+                "encoding": {
+                    "x": x,
+                    "y": {"field": low, "type": "quantitative"},
+                    "y2": {"field": high},
+                    "color": colour,
+                },
+            },
+        )
+    return Chart(name, title, caption, {"data": {"name": table}, "height": 300, "layer": layers})
+
+
+def cost_waterfall(name: str, *, title: str, caption: str, table: str, agents: Sequence[str]) -> Chart:
+    """Stacked bars: what prices brought and what every kind of cost took, as a share of the start equity."""
+    spec: Spec = {
+        "data": {"name": table},
+        "height": {"step": 26},
+        "mark": "bar",
+        "encoding": {
+            "y": {"field": "agent", "type": "nominal", "sort": list(agents), "title": None},
+            "x": {"field": "share", "type": "quantitative", "title": "share of the start equity",
+                  "axis": {"format": "+.0%"}},
+            "color": {"field": "item", "type": "nominal",
+                      "legend": {"title": None, "orient": "bottom", "columns": 4}},
+            "tooltip": [{"field": "agent"}, {"field": "item"}, {"field": "share", "format": "+.2%"}],
+        },
+    }  # fmt: skip
+    return Chart(name, title, caption, spec)
+
+
+def histogram(name: str, *, title: str, caption: str, table: str, field: str, label: str) -> Chart:
+    """Bars of a ready-made histogram with the columns `field` (bin) and `share`, one small panel an agent."""
+    spec: Spec = {
+        "data": {"name": table},
+        "facet": {"field": "agent", "type": "nominal", "title": None, "header": {"labelFontWeight": "bold"}},
+        "columns": 4,
+        "spec": {
+            "width": 150,
+            "height": 90,
+            "mark": "bar",
+            "encoding": {
+                "x": {"field": field, "type": "ordinal", "title": label, "axis": {"labelAngle": 0}},
+                "y": {"field": "share", "type": "quantitative", "title": None, "axis": {"format": ".0%"}},
+                "tooltip": [{"field": field, "title": label}, {"field": "share", "format": ".1%"}],
+            },
+        },
+    }
+    return Chart(name, title, caption, spec)
+
+
+def training_curves(name: str, *, title: str, caption: str, table: str) -> Chart:
+    """One thin line a job (fold and seed), one panel a metric."""
+    spec: Spec = {
+        "data": {"name": table},
+        "facet": {"field": "metric", "type": "nominal", "title": None},
+        "columns": 2,
+        "resolve": {"scale": {"y": "independent"}},
+        "spec": {
+            "width": 330,
+            "height": 150,
+            "mark": {"type": "line", "strokeWidth": 1.2},
+            "encoding": {
+                "x": {"field": "step", "type": "quantitative", "title": "real steps",
+                      "axis": {"format": "~s"}},
+                "y": {"field": "value", "type": "quantitative", "title": None, "scale": {"zero": False}},
+                "color": {"field": "job", "type": "nominal", "legend": None},
+                "tooltip": [{"field": "job"}, {"field": "step"}, {"field": "value", "format": ".4~g"}],
+            },
+        },
+    }  # fmt: skip
+    return Chart(name, title, caption, spec)
+
+
+def price_with_gaps(name: str, *, title: str, caption: str, prices: str, gaps: str) -> Chart:
+    """The price of every symbol, with real holes and outliers marked on it."""
+    x = {"field": "time", "type": "temporal", "title": None}
+    spec: Spec = {
+        "height": 220,
+        "layer": [
+            {
+                "data": {"name": prices},
+                "mark": "line",
+                "params": [{"name": "zoom", "select": {"type": "interval", "encodings": ["x"]},
+                            "bind": "scales"}],
+                "encoding": {
+                    "x": x,
+                    "y": {"field": "relative", "type": "quantitative", "title": "price, first bar = 1",
+                          "scale": {"type": "log", "zero": False}},
+                    "color": {"field": "symbol", "type": "nominal",
+                              "legend": {"title": None, "orient": "bottom"}},
+                    "tooltip": [{"field": "symbol"}, {"field": "time", "type": "temporal"},
+                                {"field": "close", "format": ".6~g"}],
+                },
+            },
+            {
+                "data": {"name": gaps},
+                "mark": {"type": "rect", "opacity": 0.35, "color": "#d33"},
+                "encoding": {"x": {**x, "field": "after"}, "x2": {"field": "before"},
+                             "tooltip": [{"field": "symbol"}, {"field": "missing_bars"}]},
+            },
+        ],
+    }  # fmt: skip
+    return Chart(name, title, caption, spec)
