@@ -12,7 +12,6 @@ import argparse
 import difflib
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -208,7 +207,16 @@ def _midnight(day: date) -> datetime:
 def default_tree() -> dict[str, Any]:
     """All defaults as plain nested values, in the order of `params.yaml`."""
     tree = Params().model_dump()
-    tree["agents"] = {family: asdict(models.config_class(family)()) for family in models.FAMILIES}
+    tree["agents"] = {
+        family: configuration.resolved(models.config_class(family)()) for family in models.FAMILIES
+    }
+    return tree
+
+
+def plain(params: Params) -> dict[str, Any]:
+    """The effective parameters as plain nested values, for people to read."""
+    tree = params.model_dump(mode="json", exclude={"agents"})
+    tree["agents"] = {family: configuration.resolved(config) for family, config in params.agents.items()}
     return tree
 
 

@@ -1,0 +1,85 @@
+"""Backtests: an agent walks once through its test window, or a rule's weights go through the account.
+
+Both give the same table, one row a bar: the ledger of the account, the exposures at the close, and what
+the agent said about its decision. Every fold starts again with the initial equity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from models.agent import Agent
+from pipelines.dataset import Dataset
+from pipelines.market.account import Ledger, simulate
+from pipelines.market.baselines import Rule
+from pipelines.market.costs import Costs
+from pipelines.market.env import TradingVectorEnv
+from pipelines.splits import Window
+
+MONEY = ("price", "fees", "spread", "slippage", "impact", "funding", "liquidation")
+
+
+def run_agent(agent: Agent, env: TradingVectorEnv, *, seed: int) -> tuple[Ledger, dict[str, NDArray[Any]]]:
+    """Steps a one-path environment to its end with the agent's own state carried from bar to bar.
+
+    Returns the ledger [T] (exposure [T, S]) and, of `Decision.info`, every array with one number a path.
+    """
+    observation, _ = env.reset(seed=seed)
+    state = agent.initial_state(1)
+    ledgers: list[Ledger] = []
+    said: dict[str, list[float]] = {}
+    over = False
+    while not over:
+        decision = agent.act(observation, state, seed=seed + len(ledgers))
+        state = decision.state
+        observation, _, terminated, truncated, info = env.step(decision.action)
+        ledgers.append(info["ledger"])
+        for name, values in decision.info.items():
+            if np.shape(values) == (1,):
+                said.setdefault(name, []).append(float(values[0]))
+        over = bool(terminated[0] or truncated[0])
+    stacked = Ledger(*(np.stack([field[0] for field in column]) for column in zip(*ledgers, strict=True)))
+    return stacked, {name: np.asarray(values) for name, values in said.items() if len(values) == len(ledgers)}
+
+
+def run_rule(
+    rule: Rule, data: Dataset, test: Window, costs: Costs, *, initial_equity: float
+) -> Ledger:
+    """A rule's weights over the test window; the rule sees the whole past, as an agent's features do."""
+    weights = rule(data.bars.close[: test.stop])  # [t, S]; row t looks at closes <= t only
+    window = data.window(test.start - 1, test.stop)
+    ledger = simulate(window.bars, weights[test.start - 1 :], costs, initial_equity=initial_equity)
+    return Ledger(*(column[1:] if np.ndim(column) else column for column in ledger))  # row 0 is the start
+
+
+def table(
+    name: str,
+    fold: int,
+    seed: int,
+    times: NDArray[np.datetime64],
+    symbols: Sequence[str],
+    ledger: Ledger,
+    said: dict[str, NDArray[Any]] | None = None,
+) -> pl.DataFrame:
+    """The result table of one path; after a ruin it simply ends."""
+    rows = len(ledger.equity)
+    columns: dict[str, Any] = {
+        "agent": [name] * rows,
+        "fold": pl.Series([fold] * rows, dtype=pl.Int32),
+        "seed": pl.Series([seed] * rows, dtype=pl.Int32),
+        "open_time": pl.Series(times[:rows]).cast(pl.Datetime("ms")).dt.replace_time_zone("UTC"),
+        "equity": ledger.equity,
+        "log_return": np.log1p(np.maximum(ledger.returns, -1.0 + 1e-12)),
+        "turnover": ledger.turnover,
+        **{item: getattr(ledger, item) for item in MONEY},
+        "gross_exposure": np.abs(ledger.exposure).sum(axis=-1),
+        **{f"exposure_{symbol}": ledger.exposure[:, column] for column, symbol in enumerate(symbols)},
+        "ruined": np.broadcast_to(ledger.ruined, (rows,)) & (ledger.equity <= 0.0),
+        **{f"info_{key}": values for key, values in (said or {}).items()},
+    }
+    return pl.DataFrame(columns)

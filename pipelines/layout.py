@@ -1,0 +1,52 @@
+"""Where the stages write and read: every path of the pipeline, once.
+
+`data/` and `artifacts/` are large and lie in the DVC cache; `metrics/` and `plots/` are small and lie in
+git, because people review them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+RAW = Path("data/raw")  # what the source had, exactly the window
+TRUTH = Path("data/truth")  # of a simulated market; for the oracle and nobody else
+CHECKED = Path("data/checked")  # the holes and outliers that were found
+FEATURES = Path("data/features")
+ARTIFACTS = Path("artifacts")  # trained agents: <family>/fold-<i>/seed-<j>
+RESULTS = Path("results")  # ledgers of the backtests: <agent>.parquet
+METRICS = Path("metrics")
+PLOTS = Path("plots")
+REPORTS = Path("reports")
+
+CANDLES = RAW / "candles"
+FUNDING = RAW / "funding.parquet"
+TRUTH_TABLE = TRUTH / "truth.parquet"
+DOCS = REPORTS / "data_docs"
+PAGE = REPORTS / "index.html"
+DATA_METRICS = METRICS / "data.json"
+FEATURE_METRICS = METRICS / "features.json"
+COMPARISON = METRICS / "comparison.json"
+TRIALS = METRICS / "trials.jsonl"
+
+STORE = Path("store")  # fetched candles, outside of DVC: only ever grows
+CHECKPOINTS = Path("work/checkpoints")
+
+
+def results(name: str) -> Path:
+    """The ledgers of one family, or of the baselines."""
+    return RESULTS / f"{name}.parquet"
+
+
+def metrics(name: str) -> Path:
+    """The figures of one family, or of the baselines."""
+    return METRICS / f"{name}.json"
+
+
+def curves(family: str) -> Path:
+    """The training curves of one family."""
+    return PLOTS / "training" / f"{family}.csv"
+
+
+def job(fold: int, seed: int) -> Path:
+    """The part of a path that tells the agents of a family apart."""
+    return Path(f"fold-{fold}") / f"seed-{seed}"

@@ -1,0 +1,132 @@
+"""The tables of the page: rows of ready-made text, so that the template only lays them out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import polars as pl
+
+NOTHING = "–"
+
+
+class Column(NamedTuple):
+    label: str
+    help: str = ""
+
+
+class Row(NamedTuple):
+    kind: str  # a CSS class: learned, baseline, oracle or ""
+    cells: list[str]
+
+
+class Table(NamedTuple):
+    columns: list[Column]
+    rows: list[Row]
+
+
+def percent(value: float | None) -> str:
+    return NOTHING if value is None else f"{value:+.1%}"
+
+
+def share(value: float | None) -> str:
+    return NOTHING if value is None else f"{value:.0%}"
+
+
+def number(value: float | None) -> str:
+    return NOTHING if value is None else f"{value:.2f}"
+
+
+def probability(value: float | None) -> str:
+    return NOTHING if value is None else f"{value:.3f}"
+
+
+def times_a_year(value: float | None) -> str:
+    return NOTHING if value is None else f"{value:,.0f}×"
+
+
+Shown = tuple[str, str, Callable[[Any], str], str]
+
+AGENT_COLUMNS: tuple[Shown, ...] = (
+    ("total_return", "return", percent, "whole walk-forward path, net; median over seeds"),
+    ("sharpe", "Sharpe", number, "a year, net; years are counted in bars of a market that never closes"),
+    ("sharpe_range", "95 %", str, "interval of the annual Sharpe ratio by stationary bootstrap"),
+    ("max_drawdown", "drawdown", percent, "deepest fall from a peak"),
+    ("turnover_per_year", "turnover", times_a_year, "traded notional over equity, a year"),
+    ("gross_exposure", "invested", share, "mean gross exposure"),
+    ("cost_total", "costs", percent, "all costs over the path, as a share of the start equity"),
+    ("oracle_share", "of oracle", share, "mean net return as a share of what the known market allows"),
+    ("psr", "PSR", probability, "probability that the true Sharpe ratio is above zero, for this agent alone"),
+    ("dsr", "DSR", probability, "the same against the best that luck finds in all trials on record"),
+    ("words", "verdict", str, "by the rules of the method section"),
+)
+
+
+def agents(found: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Learned agents, then rules, then the oracle; each group by return."""
+    order = {"learned": 0, "baseline": 1, "oracle": 2}
+    ranked = sorted(found.items(), key=lambda item: (order[item[1]["kind"]], -(item[1]["total_return"] or 0.0)))
+    rows = []
+    for name, figures in ranked:
+        filled = {**figures, "sharpe_range": _range(figures), "words": figures.get("words") or NOTHING}
+        if figures["ruined"]:
+            filled["words"] = "ruined"
+        rows.append(
+            Row(figures["kind"], [name, *(form(filled.get(key)) for key, _, form, _ in AGENT_COLUMNS)])
+        )
+    return Table([Column("agent"), *(Column(label, help) for _, label, _, help in AGENT_COLUMNS)], rows)
+
+
+def _range(figures: Mapping[str, Any]) -> str:
+    low, high = figures.get("sharpe_low"), figures.get("sharpe_high")
+    return NOTHING if low is None or high is None else f"{low:.1f} … {high:.1f}"
+
+
+RUN_COLUMNS: tuple[Shown, ...] = (
+    ("total_return", "return", percent, ""),
+    ("sharpe", "Sharpe", number, ""),
+    ("max_drawdown", "drawdown", percent, ""),
+    ("turnover_per_year", "turnover", times_a_year, ""),
+    ("time_long", "long", share, "share of the time"),
+    ("time_short", "short", share, "share of the time"),
+    ("hit_rate", "hits", share, "winning bars among the bars that moved"),
+    ("cost_total", "costs", percent, ""),
+)
+
+
+def runs(paths: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Every fold and seed of one agent: distributions, not points."""
+    rows = [
+        Row("", [name.replace("-", " "), *(form(figures.get(key)) for key, _, form, _ in RUN_COLUMNS)])
+        for name, figures in paths.items()
+    ]
+    return Table([Column("path"), *(Column(label, help) for _, label, _, help in RUN_COLUMNS)], rows)
+
+
+def costs(shares: pl.DataFrame) -> Table:
+    """Ledger items as columns, agents as rows; their sum is the net result."""
+    wide = shares.pivot("item", index="agent", values="share", maintain_order=True)
+    items = [name for name in wide.columns if name != "agent"]
+    rows = [
+        Row("", [row["agent"], *(f"{row[item]:+.2%}" for item in items), f"{sum(row[item] for item in items):+.2%}"])
+        for row in wide.iter_rows(named=True)
+    ]
+    return Table([Column("agent"), *(Column(item) for item in items), Column("net")], rows)
+
+
+def data_quality(found: Mapping[str, Any]) -> Table:
+    """A row a symbol, from `metrics/data.json`."""
+    symbols: Mapping[str, Mapping[str, Any]] = found.get("symbols", {})
+    keys: Sequence[str] = sorted({key for figures in symbols.values() for key in figures})
+    rows = [
+        Row("", [symbol, *(_plain(figures.get(key)) for key in keys)]) for symbol, figures in symbols.items()
+    ]
+    return Table([Column("symbol"), *(Column(key.replace("_", " ")) for key in keys)], rows)
+
+
+def _plain(value: Any) -> str:
+    if value is None:
+        return NOTHING
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)

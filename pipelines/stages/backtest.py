@@ -1,0 +1,116 @@
+"""backtest <family|baselines>: every agent walks through the test window of its fold, after every cost.
+
+Writes the ledgers (`results/<name>.parquet`) and the figures of every fold and seed
+(`metrics/<name>.json`). `baselines` runs the rules, and on a simulated market the oracle.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from statistics import median
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+import models
+from pipelines import backtest, experiment, jobs, layout, params, stage
+from pipelines.candles import periods_per_year
+from pipelines.dataset import Dataset
+from pipelines.evaluation.metrics import summarise
+from pipelines.experiment import Job
+from pipelines.features.scaling import Scaler
+from pipelines.market import baselines
+from pipelines.market.known import oracle_weights
+from pipelines.params import Params
+
+NAME = "backtest"
+BASELINES = "baselines"
+HEADLINES = ("total_return", "sharpe", "max_drawdown", "turnover_per_year", "gross_exposure", "cost_total")
+
+
+def run(name: str) -> str:
+    settings = params.load()
+    if name == BASELINES:
+        frame = rules(settings)
+    else:
+        frame = pl.concat(jobs.run(walk, experiment.jobs(name, settings), label=f"backtest {name}"))
+    stage.write_table(frame, layout.results(name), f"{NAME}-{name}")
+    stage.write_json(figures(frame, settings), layout.metrics(name), f"{NAME}-{name}")
+    return f"{name}: {frame.select('agent', 'fold', 'seed').n_unique()} paths, {len(frame)} bars"
+
+
+def walk(job: Job) -> pl.DataFrame:
+    """One trained agent through its test window."""
+    folder = layout.ARTIFACTS / job.family / layout.job(job.fold, job.seed)
+    data = experiment.dataset(job.params)
+    fold = experiment.folds(job.params, len(data.times))[job.fold]
+    env = experiment.test_env(data, fold, Scaler.load(folder / "scaler.json"), job.params)
+    ledger, said = backtest.run_agent(models.load(folder), env, seed=job.consumed_seed)
+    times = data.times[fold.test.rows]
+    return backtest.table(job.family, job.fold, job.seed, times, data.symbols, ledger, said)
+
+
+def rules(settings: Params) -> pl.DataFrame:
+    """Every rule over every fold; the oracle too, where the truth is known."""
+    data = experiment.dataset(settings)
+    costs = experiment.costs(settings.account)
+    grid = tuple(settings.account.grid)
+    known = baselines.rules(settings.evaluation.baselines, grid=grid, seed=settings.seed)
+    if layout.TRUTH_TABLE.exists():
+        weights = oracle(data, settings)
+        known["oracle"] = lambda closes: weights[: len(closes)]
+    tables = [
+        backtest.table(
+            name,
+            fold.index,
+            0,
+            data.times[fold.test.rows],
+            data.symbols,
+            backtest.run_rule(
+                rule, data, fold.test, costs, initial_equity=settings.account.initial_equity
+            ),
+        )
+        for name, rule in known.items()
+        for fold in experiment.folds(settings, len(data.times))
+    ]
+    return pl.concat(tables)
+
+
+def oracle(data: Dataset, settings: Params) -> np.ndarray:
+    """Weights [T, S] of the policy that knows the market's parameters, but not its hidden regime."""
+    truth = pl.read_parquet(layout.TRUTH_TABLE)
+    return oracle_weights(truth, data, experiment.costs(settings.account), tuple(settings.account.grid))
+
+
+def figures(frame: pl.DataFrame, settings: Params) -> dict[str, Any]:
+    """Medians over folds and seeds first, then every path: what `dvc metrics diff` shows."""
+    periods = periods_per_year(settings.data.interval)
+    agents: dict[str, Any] = {}
+    for (agent,), paths in frame.group_by("agent", maintain_order=True):
+        runs = {
+            f"fold-{fold}-seed-{seed}": summarise(path, periods, settings.account.initial_equity)
+            for (fold, seed), path in paths.group_by("fold", "seed", maintain_order=True)
+        }
+        agents[str(agent)] = {
+            "median": {name: _median([run[name] for run in runs.values()]) for name in HEADLINES},
+            "runs": runs,
+        }
+    return agents
+
+
+def _median(values: list[Any]) -> float | None:
+    defined = [value for value in values if value is not None]
+    return median(defined) if defined else None
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m pipelines.stages.backtest", description=__doc__)
+    parser.add_argument("name", choices=[*sorted(models.FAMILIES), BASELINES])
+    name = parser.parse_args().name
+    return stage.run(f"{NAME}-{name}", lambda: run(name))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

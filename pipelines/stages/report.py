@@ -1,0 +1,83 @@
+"""report: one self-contained page for people, `reports/index.html`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from pipelines import candles, layout, params, stage
+from pipelines.params import Params
+from pipelines.report.page import Inputs, render
+from pipelines.stages.backtest import BASELINES
+from pipelines.stages.train import CURVE
+
+NAME = "report"
+LIMIT_BYTES = 5_000_000
+
+
+def report() -> str:
+    settings = params.load()
+    page = render(inputs(settings))
+    with stage.replacing(layout.PAGE, NAME) as path:
+        path.write_text(page, "utf-8")
+    size = len(page.encode())
+    if size > LIMIT_BYTES:
+        print(f"warning: the page has {size / 1e6:.1f} MB; lower report.points", file=sys.stderr)
+    return f"{layout.PAGE}, {size / 1e6:.1f} MB"
+
+
+def inputs(settings: Params) -> Inputs:
+    """Reads what the stages before have written."""
+    points = settings.report.points
+    return Inputs(
+        params=settings,
+        comparison=_json(layout.COMPARISON),
+        data=_json(layout.DATA_METRICS),
+        features=_json(layout.FEATURE_METRICS),
+        figures={name: _json(layout.metrics(name)) for name in [*settings.agents, BASELINES]},
+        curves=pl.read_csv(layout.PLOTS / "equity.csv"),
+        exposures=pl.read_csv(layout.PLOTS / "exposures.csv"),
+        costs=pl.read_csv(layout.PLOTS / "costs.csv"),
+        training=_training(settings, points),
+        prices=_prices(points),
+        gaps=pl.read_parquet(layout.CHECKED / "gaps.parquet").with_columns(
+            pl.col("after", "before").dt.strftime("%Y-%m-%dT%H:%M")
+        ),
+        code=stage.code_hash(),
+    )
+
+
+def _training(settings: Params, points: int) -> pl.DataFrame:
+    """Curves of all families; the metric carries the family's name."""
+    tables = []
+    for family in settings.agents:
+        curve = pl.read_csv(layout.curves(family), schema=CURVE)
+        curve = curve.with_columns(metric=pl.lit(f"{family}: ") + pl.col("metric"))
+        rank = pl.int_range(pl.len()).over("job", "metric")
+        step = pl.max_horizontal(pl.len().over("job", "metric") * 8 // points, pl.lit(1))
+        tables.append(curve.filter(rank % step == 0))
+    return pl.concat(tables) if tables else pl.DataFrame(schema=CURVE)
+
+
+def _prices(points: int) -> pl.DataFrame:
+    closes = candles.scan(layout.CANDLES).select("symbol", "open_time", "close").collect()
+    rank, length = pl.int_range(pl.len()).over("symbol"), pl.len().over("symbol")
+    return closes.filter(rank % pl.max_horizontal(length // points, pl.lit(1)) == 0).select(
+        "symbol",
+        "close",
+        time=pl.col("open_time").dt.strftime("%Y-%m-%dT%H:%M"),
+        relative=pl.col("close") / pl.col("close").first().over("symbol"),
+    )
+
+
+def _json(path: Path) -> dict[str, Any]:
+    tree: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    return tree
+
+
+if __name__ == "__main__":
+    sys.exit(stage.run(NAME, report))

@@ -1,0 +1,88 @@
+"""train <family>: one agent a fold and seed, each in a process of its own.
+
+Writes `artifacts/<family>/fold-<i>/seed-<j>` (the agent and the scaler of its fold) and the training
+curves. A killed stage goes on where it stopped: finished agents and checkpoints are kept under
+`work/checkpoints` until all are there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import polars as pl
+
+import models
+from pipelines import experiment, jobs, layout, params, stage
+from pipelines.experiment import Job
+
+NAME = "train"
+CURVE = pl.Schema({"job": pl.String, "step": pl.Int64, "metric": pl.String, "value": pl.Float64})
+
+
+def train(family: str) -> str:
+    settings = params.load()
+    todo = experiment.jobs(family, settings)
+    done = jobs.run(train_one, todo, label=f"train {family}")
+    with stage.replacing(layout.ARTIFACTS / family, f"{NAME}-{family}") as target:
+        for job, folder in zip(todo, done, strict=True):
+            shutil.copytree(folder / "agent", target / layout.job(job.fold, job.seed))
+    curves = pl.concat([pl.read_parquet(folder / "curve.parquet") for folder in done])
+    stage.write_table(curves, layout.curves(family), f"{NAME}-{family}")
+    shutil.rmtree(layout.CHECKPOINTS / family)
+    return f"{family}: {len(done)} agents trained"
+
+
+def train_one(job: Job) -> Path:
+    """Trains one agent, or finds it finished; returns its folder under `work/checkpoints`."""
+    folder = layout.CHECKPOINTS / job.family / experiment.fingerprint(job)
+    if (folder / "curve.parquet").exists():  # written last
+        return folder
+    data = experiment.dataset(job.params)
+    fold = experiment.folds(job.params, len(data.times))[job.fold]
+    scaler = experiment.fit_scaler(data, fold, job.params)
+    folder.mkdir(parents=True, exist_ok=True)
+    points = folder / "points.jsonl"
+
+    def log(step: int, figures: dict[str, float]) -> None:
+        with points.open("a", encoding="utf-8") as file:  # one write: a kill leaves whole lines
+            file.write("".join(json.dumps([step, name, value]) + "\n" for name, value in figures.items()))
+
+    agent = models.train(
+        job.family,
+        experiment.training_env(data, fold, scaler, job.params),
+        job.params.agents[job.family],
+        seed=job.consumed_seed,
+        checkpoint_dir=folder / "checkpoint",
+        log=log,
+    )
+    agent.save(folder / "agent")
+    scaler.save(folder / "agent" / "scaler.json")
+    read_curve(points, job).write_parquet(folder / "curve.partial")
+    (folder / "curve.partial").rename(folder / "curve.parquet")
+    return folder
+
+
+def read_curve(points: Path, job: Job) -> pl.DataFrame:
+    """What was logged; a resumed run logs again what came after its checkpoint, and only the last counts."""
+    last: dict[tuple[int, str], float] = {}
+    for line in points.read_text("utf-8").splitlines() if points.exists() else []:
+        step, name, value = json.loads(line)
+        last[step, name] = value
+    label = f"fold {job.fold} seed {job.seed}"
+    rows = [(label, step, name, value) for (step, name), value in sorted(last.items())]
+    return pl.DataFrame(rows, schema=CURVE, orient="row")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m pipelines.stages.train", description=__doc__)
+    parser.add_argument("family", choices=sorted(models.FAMILIES))
+    family = parser.parse_args().family
+    return stage.run(f"{NAME}-{family}", lambda: train(family))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
