@@ -152,7 +152,9 @@ def prepare(bars: Bars, costs: Costs) -> Market:
     )
     b, t, s = kernel.first_fault(tape)
     if b >= 0:
-        prices = ", ".join(f"{name} {getattr(tape, name)[b, t, s]}" for name in ("open", "high", "low", "close"))
+        prices = ", ".join(
+            f"{name} {getattr(tape, name)[b, t, s]}" for name in ("open", "high", "low", "close")
+        )
         raise ValueError(f"{_place(b, t, s)}: 0 < low <= open, close <= high < inf does not hold: {prices}")
     _refuse(~np.isfinite(tape.funding), "bars.funding is not a number")
     if impacted:
@@ -161,7 +163,9 @@ def prepare(bars: Bars, costs: Costs) -> Market:
         volume = laid(bars.volume)
         _refuse(~((volume >= 0) & np.isfinite(volume)), "bars.volume is negative or not a number")
         depth = kernel.depths(tape.close, tape.open[:, 0], volume, costs.impact, costs.impact_window)
-        _refuse(np.isinf(depth), f"costs.impact is undefined, nothing was traded in {costs.impact_window} bars")
+        _refuse(
+            np.isinf(depth), f"costs.impact is undefined, nothing was traded in {costs.impact_window} bars"
+        )
         tape = tape._replace(depth=depth)
     terms = kernel.Terms(
         fee=costs.fee_bps * BASIS_POINT,
@@ -218,7 +222,9 @@ def step(
     rows = np.asarray(rows, np.int64)
     targets = np.ascontiguousarray(weights, np.float64)
     if targets.shape != (batch, symbols) or rows.shape != (batch,):
-        raise ValueError(f"{batch} accounts in {symbols} symbols got weights {targets.shape}, rows {rows.shape}")
+        raise ValueError(
+            f"{batch} accounts in {symbols} symbols got weights {targets.shape}, rows {rows.shape}"
+        )
     if market.symbols != symbols or market.tape.open.shape[0] not in (1, batch):
         raise ValueError(f"{batch} accounts in {symbols} symbols got bars {market.tape.open.shape}")
     if moving is None:
@@ -228,7 +234,12 @@ def step(
     _refuse(~np.isfinite(targets) & moving[:, np.newaxis], "weights is not a number", axes="batch symbol")
     record = np.zeros((kernel.COLUMNS, batch, 1))
     exposure = np.zeros((batch, 1, symbols))
-    _settle(kernel.act(rows, moving, market.tape, targets[:, np.newaxis], state, market.terms, record, exposure))
+    accounts = np.flatnonzero(moving)
+    _settle(
+        kernel.advance(
+            accounts, rows, 1, 0, market.tape, targets[:, np.newaxis], state, market.terms, record, exposure
+        )
+    )
     record[kernel.EQUITY, :, 0] = state.equity
     np.maximum(state.peak, state.equity, out=state.peak)
     return _ledger(record[:, :, 0], exposure[:, 0], state.ruined.copy())
@@ -271,10 +282,11 @@ def simulate(bars: Bars, weights: ArrayLike, costs: Costs, *, initial_equity: fl
     record[kernel.EQUITY, :, 0] = initial_equity
     exposure[:, 0] = 0.0
 
+    rows = np.ones(batch, np.int64)
+
     def run(part: NDArray[np.int64]) -> tuple[int, int, int]:
-        first, last = int(part[0]), int(part[-1]) + 1
-        fault: tuple[int, int, int] = kernel.run(
-            first, last, market.tape, targets, state, market.terms, record, exposure
+        fault: tuple[int, int, int] = kernel.advance(
+            part, rows, length - 1, 1, market.tape, targets, state, market.terms, record, exposure
         )
         return fault
 
@@ -293,8 +305,21 @@ def simulate(bars: Bars, weights: ArrayLike, costs: Costs, *, initial_equity: fl
 
 
 def _ledger(record: Floats, exposure: Floats, ruined: NDArray[np.bool_]) -> Ledger:
-    equity, returns, *rest = record
-    return Ledger(equity, returns, exposure, *rest, ruined=ruined)
+    equity, returns, turnover, price, fees, spread, slippage, impact, funding, liquidation = record
+    return Ledger(
+        equity=equity,
+        returns=returns,
+        exposure=exposure,
+        turnover=turnover,
+        price=price,
+        fees=fees,
+        spread=spread,
+        slippage=slippage,
+        impact=impact,
+        funding=funding,
+        liquidation=liquidation,
+        ruined=ruined,
+    )
 
 
 def _settle(fault: tuple[int, int, int]) -> None:

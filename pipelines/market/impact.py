@@ -14,14 +14,14 @@ Floats = NDArray[np.float64]
 
 
 def permanent(rate: ArrayLike, gamma: float) -> Floats:
-    """Linear permanent impact g(v) = gamma v, money a share and unit of time (Almgren and Chriss 2001, eq. 6)."""
+    """Linear permanent g(v) = gamma v, money a share and unit of time (Almgren and Chriss 2001, section 1.5)."""
     return gamma * np.asarray(rate, np.float64)
 
 
 def temporary(rate: ArrayLike, epsilon: float, eta: float) -> Floats:
-    """Linear temporary impact h(v) = epsilon sgn(v) + eta v, money a share (Almgren and Chriss 2001, eq. 7)."""
+    """Linear temporary h(v) = epsilon sgn(v) + eta v, money a share (Almgren and Chriss 2001, section 1.5)."""
     rate = np.asarray(rate, np.float64)
-    return epsilon * np.sign(rate) + eta * rate
+    return np.asarray(epsilon * np.sign(rate) + eta * rate)
 
 
 def square_root(quantity: ArrayLike, volume: ArrayLike, volatility: ArrayLike, coefficient: float) -> Floats:
@@ -36,7 +36,7 @@ def square_root(quantity: ArrayLike, volume: ArrayLike, volatility: ArrayLike, c
 
 
 def decay(displacement: ArrayLike, rate: float, elapsed: ArrayLike) -> Floats:
-    """What is left of a transient displacement: D exp(-rate elapsed) (Obizhaeva and Wang 2013, eq. 9)."""
+    """What is left of a transient displacement: D exp(-rate elapsed) (Obizhaeva and Wang 2013)."""
     left = np.exp(-rate * np.asarray(elapsed, np.float64))
     return np.asarray(np.asarray(displacement, np.float64) * left)
 

@@ -76,198 +76,10 @@ def _sent(target: float, held: float, equity: float, terms: Terms) -> bool:
 
 @njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
 def advance(
-    b: int,
-    i: int,
-    t: int,
-    tape: Tape,
-    weights: Floats,
-    wt: int,
-    state: AccountState,
-    terms: Terms,
-    record: Floats,
-    exposure: Floats,
-    rt: int,
-) -> int:
-    """Carries account `b` through bar `t` of tape row `i`, in place.
-
-    `weights[b, wt]` was decided at the close of bar `t - 1`. Writes `record[:, b, rt]` and
-    `exposure[b, rt]`. Returns 0, or 1 + s when symbol s has an impact of the whole price or more.
-    """
-    symbols = state.units.shape[1]
-    units = state.units
-    before = state.equity[b]
-    if state.ruined[b]:
-        for row in range(COLUMNS):
-            record[row, b, rt] = 0.0
-        for s in range(symbols):
-            exposure[b, rt, s] = 0.0
-        return 0
-
-    # The night: the position is marked at the open and funding is exchanged on it.
-    price = 0.0
-    funding = 0.0
-    value = 0.0
-    gross = 0.0
-    for s in range(symbols):
-        u = units[b, s]
-        if u != 0.0:
-            mark = tape.open[i, t, s]
-            price += u * (mark - tape.close[i, t - 1, s])
-            value += u * mark
-            gross += abs(u) * mark
-            if terms.funded:
-                funding -= tape.funding[i, t, s] * u * mark
-    cash = state.cash[b] + funding
-    equity = cash + value  # at the open, after funding
-
-    fees = 0.0
-    spread = 0.0
-    slippage = 0.0
-    impact = 0.0
-    liquidation = 0.0
-    traded = 0.0
-    if gross > 0.0 and equity <= terms.maintenance * gross:
-        # The open gapped through the margin: everything closes there and the order is void.
-        liquidation = -terms.liquidation_fee * gross
-        cash = equity + liquidation
-        for s in range(symbols):
-            units[b, s] = 0.0
-    else:
-        total = 0.0
-        for s in range(symbols):
-            total += abs(_wanted(weights[b, wt, s], 1.0, terms))
-        scale = terms.leverage / total if total > terms.leverage else 1.0
-
-        # Equity x after the costs of reaching w x: the root of the convex, increasing function
-        # x - equity + costs(|w x - held|). Newton from the right falls onto it and never past it.
-        x = equity
-        base = terms.half_spread + terms.slippage
-        for _ in range(MOST_STEPS):
-            gap = x - equity
-            slope = 1.0
-            for s in range(symbols):
-                w = _wanted(weights[b, wt, s], scale, terms)
-                mark = tape.open[i, t, s]
-                held = units[b, s] * mark
-                if _sent(w, held, equity, terms):
-                    q = w * x - held
-                    side = 1.0 if q > 0.0 else -1.0
-                    q = abs(q)
-                    own = tape.depth[i, t - 1, s] * math.sqrt(q / mark) if terms.impacted else 0.0
-                    worse = base + own
-                    gap += q * (worse + terms.fee * (1.0 + side * worse))
-                    slope += w * side * ((worse + 0.5 * own) * (1.0 + side * terms.fee) + terms.fee)
-            if gap <= SOLVED * equity:
-                break
-            x -= gap / slope
-            if x <= 0.0:
-                x = 0.0  # even closing everything costs more than there is
-                break
-
-        for s in range(symbols):
-            w = _wanted(weights[b, wt, s], scale, terms)
-            mark = tape.open[i, t, s]
-            held = units[b, s] * mark
-            if _sent(w, held, equity, terms):
-                q = w * x - held
-                side = 1.0 if q > 0.0 else -1.0
-                size = abs(q)
-                own = tape.depth[i, t - 1, s] * math.sqrt(size / mark) if terms.impacted else 0.0
-                worse = base + own
-                if worse >= 1.0:
-                    return 1 + s
-                fee = terms.fee * size * (1.0 + side * worse)
-                fees -= fee
-                spread -= size * terms.half_spread
-                slippage -= size * terms.slippage
-                impact -= size * own
-                traded += size
-                cash -= q + size * worse + fee
-                units[b, s] = w * x / mark
-        traded /= equity
-
-    # The day: at the worst moment every long is at its low and every short at its high.
-    after = cash
-    gross = 0.0
-    worst_gross = 0.0
-    fall = 0.0
-    drift = 0.0
-    for s in range(symbols):
-        u = units[b, s]
-        if u != 0.0:
-            mark = tape.open[i, t, s]
-            worst = tape.low[i, t, s] if u > 0.0 else tape.high[i, t, s]
-            after += u * mark
-            gross += abs(u) * mark
-            worst_gross += abs(u) * worst
-            fall += u * (worst - mark)
-            drift += u * (tape.close[i, t, s] - mark)
-    if gross > 0.0 and after + fall <= terms.maintenance * worst_gross:
-        # All prices walk together from the open to that moment; this is how far they get.
-        room = after - terms.maintenance * gross
-        way = min(room / (terms.maintenance * (worst_gross - gross) - fall), 1.0) if room > 0.0 else 0.0
-        price += way * fall
-        charge = terms.liquidation_fee * (gross + way * (worst_gross - gross))
-        liquidation -= charge
-        after += way * fall - charge
-        cash = after
-        for s in range(symbols):
-            units[b, s] = 0.0
-    else:
-        price += drift
-        after += drift
-
-    if after <= 0.0:
-        liquidation -= after  # the venue bears what is owed beyond the last penny
-        after = 0.0
-        cash = 0.0
-        for s in range(symbols):
-            units[b, s] = 0.0
-        state.ruined[b] = True
-
-    state.cash[b] = cash
-    state.equity[b] = after
-    record[EQUITY, b, rt] = after
-    record[RETURNS, b, rt] = after / before - 1.0
-    record[TURNOVER, b, rt] = traded
-    record[PRICE, b, rt] = price
-    record[FEES, b, rt] = fees
-    record[SPREAD, b, rt] = spread
-    record[SLIPPAGE, b, rt] = slippage
-    record[IMPACT, b, rt] = impact
-    record[FUNDING, b, rt] = funding
-    record[LIQUIDATION, b, rt] = liquidation
-    for s in range(symbols):
-        u = units[b, s]
-        exposure[b, rt, s] = u * tape.close[i, t, s] / after if u != 0.0 else 0.0
-    return 0
-
-
-@njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
-def run(
-    first: int,
-    last: int,
-    tape: Tape,
-    weights: Floats,
-    state: AccountState,
-    terms: Terms,
-    record: Floats,
-    exposure: Floats,
-) -> tuple[int, int, int]:
-    """Accounts `first` to `last` through all bars; (0, 0, 0), or (1 + s, t, b) where `advance` refused."""
-    for b in range(first, last):
-        i = b if tape.open.shape[0] > 1 else 0
-        for t in range(1, tape.open.shape[1]):
-            code = advance(b, i, t, tape, weights, t - 1, state, terms, record, exposure, t)
-            if code != 0:
-                return code, t, b
-    return 0, 0, 0
-
-
-@njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
-def act(
+    accounts: NDArray[np.int64],
     rows: NDArray[np.int64],
-    moving: NDArray[np.bool_],
+    count: int,
+    offset: int,
     tape: Tape,
     weights: Floats,
     state: AccountState,
@@ -275,13 +87,169 @@ def act(
     record: Floats,
     exposure: Floats,
 ) -> tuple[int, int, int]:
-    """Account b through bar `rows[b]` where `moving[b]`; the others are not touched."""
-    for b in range(rows.shape[0]):
-        if moving[b]:
-            i = b if tape.open.shape[0] > 1 else 0
-            code = advance(b, i, rows[b], tape, weights, 0, state, terms, record, exposure, 0)
-            if code != 0:
-                return code, rows[b], b
+    """Carries each of the `accounts` through `count` bars from `rows[b]` on, in place.
+
+    `weights[b, k]` was decided at the close of bar `rows[b] + k - 1`; what comes of it is written to
+    `record[:, b, k + offset]` and `exposure[b, k + offset]`. Returns (0, 0, 0), or (1 + s, t, b) where an
+    order of symbol s would have an impact of the whole price or more.
+
+    The bar is not a function of its own: handing a dozen arrays over for every bar costs three times
+    what the bar does (measured; numba counts their references atomically).
+    """
+    opens, highs, lows, closes, rates, depth = tape
+    cashes, units, equities, _, ruined = state
+    symbols = units.shape[1]
+    for b in accounts:
+        i = b if opens.shape[0] > 1 else 0
+        for k in range(count):
+            t = rows[b] + k
+            before = equities[b]
+            if ruined[b]:
+                for row in range(COLUMNS):
+                    record[row, b, k + offset] = 0.0
+                for s in range(symbols):
+                    exposure[b, k + offset, s] = 0.0
+                continue
+
+            # The night: the position is marked at the open and funding is exchanged on it.
+            price = 0.0
+            funding = 0.0
+            value = 0.0
+            gross = 0.0
+            for s in range(symbols):
+                u = units[b, s]
+                if u != 0.0:
+                    mark = opens[i, t, s]
+                    price += u * (mark - closes[i, t - 1, s])
+                    value += u * mark
+                    gross += abs(u) * mark
+                    if terms.funded:
+                        funding -= rates[i, t, s] * u * mark
+            cash = cashes[b] + funding
+            equity = cash + value  # at the open, after funding
+
+            fees = 0.0
+            spread = 0.0
+            slippage = 0.0
+            impact = 0.0
+            liquidation = 0.0
+            traded = 0.0
+            if gross > 0.0 and equity <= terms.maintenance * gross:
+                # The open gapped through the margin: everything closes there and the order is void.
+                liquidation = -terms.liquidation_fee * gross
+                cash = equity + liquidation
+                for s in range(symbols):
+                    units[b, s] = 0.0
+            else:
+                total = 0.0
+                for s in range(symbols):
+                    total += abs(_wanted(weights[b, k, s], 1.0, terms))
+                scale = terms.leverage / total if total > terms.leverage else 1.0
+
+                # Equity x after the costs of reaching w x: the root of the convex, increasing function
+                # x - equity + costs(|w x - held|). Newton from the right falls onto it and never past it.
+                x = equity
+                base = terms.half_spread + terms.slippage
+                for _ in range(MOST_STEPS):
+                    gap = x - equity
+                    slope = 1.0
+                    for s in range(symbols):
+                        w = _wanted(weights[b, k, s], scale, terms)
+                        mark = opens[i, t, s]
+                        held = units[b, s] * mark
+                        if _sent(w, held, equity, terms):
+                            q = w * x - held
+                            side = 1.0 if q > 0.0 else -1.0
+                            q = abs(q)
+                            own = depth[i, t - 1, s] * math.sqrt(q / mark) if terms.impacted else 0.0
+                            worse = base + own
+                            gap += q * (worse + terms.fee * (1.0 + side * worse))
+                            slope += w * side * ((worse + 0.5 * own) * (1.0 + side * terms.fee) + terms.fee)
+                    if gap <= SOLVED * equity:
+                        break
+                    x -= gap / slope
+                    if x <= 0.0:
+                        x = 0.0  # even closing everything costs more than there is
+                        break
+
+                for s in range(symbols):
+                    w = _wanted(weights[b, k, s], scale, terms)
+                    mark = opens[i, t, s]
+                    held = units[b, s] * mark
+                    if _sent(w, held, equity, terms):
+                        q = w * x - held
+                        side = 1.0 if q > 0.0 else -1.0
+                        size = abs(q)
+                        own = depth[i, t - 1, s] * math.sqrt(size / mark) if terms.impacted else 0.0
+                        worse = base + own
+                        if worse >= 1.0:
+                            return 1 + s, t, b
+                        fee = terms.fee * size * (1.0 + side * worse)
+                        fees -= fee
+                        spread -= size * terms.half_spread
+                        slippage -= size * terms.slippage
+                        impact -= size * own
+                        traded += size
+                        cash -= q + size * worse + fee
+                        units[b, s] = w * x / mark
+                traded /= equity
+
+            # The day: at the worst moment every long is at its low and every short at its high.
+            after = cash
+            gross = 0.0
+            worst_gross = 0.0
+            fall = 0.0
+            drift = 0.0
+            for s in range(symbols):
+                u = units[b, s]
+                if u != 0.0:
+                    mark = opens[i, t, s]
+                    worst = lows[i, t, s] if u > 0.0 else highs[i, t, s]
+                    after += u * mark
+                    gross += abs(u) * mark
+                    worst_gross += abs(u) * worst
+                    fall += u * (worst - mark)
+                    drift += u * (closes[i, t, s] - mark)
+            if gross > 0.0 and after + fall <= terms.maintenance * worst_gross:
+                # All prices walk together from the open to that moment; this is how far they get.
+                room = after - terms.maintenance * gross
+                way = (
+                    min(room / (terms.maintenance * (worst_gross - gross) - fall), 1.0) if room > 0.0 else 0.0
+                )
+                price += way * fall
+                charge = terms.liquidation_fee * (gross + way * (worst_gross - gross))
+                liquidation -= charge
+                after += way * fall - charge
+                cash = after
+                for s in range(symbols):
+                    units[b, s] = 0.0
+            else:
+                price += drift
+                after += drift
+
+            if after <= 0.0:
+                liquidation -= after  # the venue bears what is owed beyond the last penny
+                after = 0.0
+                cash = 0.0
+                for s in range(symbols):
+                    units[b, s] = 0.0
+                ruined[b] = True
+
+            cashes[b] = cash
+            equities[b] = after
+            record[EQUITY, b, k + offset] = after
+            record[RETURNS, b, k + offset] = after / before - 1.0
+            record[TURNOVER, b, k + offset] = traded
+            record[PRICE, b, k + offset] = price
+            record[FEES, b, k + offset] = fees
+            record[SPREAD, b, k + offset] = spread
+            record[SLIPPAGE, b, k + offset] = slippage
+            record[IMPACT, b, k + offset] = impact
+            record[FUNDING, b, k + offset] = funding
+            record[LIQUIDATION, b, k + offset] = liquidation
+            for s in range(symbols):
+                u = units[b, s]
+                exposure[b, k + offset, s] = u * closes[i, t, s] / after if u != 0.0 else 0.0
     return 0, 0, 0
 
 
@@ -314,7 +282,7 @@ def depths(close: Floats, first_open: Floats, volume: Floats, coefficient: float
 
 @njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
 def first_fault(tape: Tape) -> tuple[int, int, int]:
-    """Place (i, t, s) of the first bar with a price that is none or candles out of order; (-1, -1, -1) if sound."""
+    """Place (i, t, s) of the first bar without prices or with prices out of order, or (-1, -1, -1)."""
     for i in range(tape.open.shape[0]):
         for t in range(tape.open.shape[1]):
             for s in range(tape.open.shape[2]):
