@@ -47,7 +47,8 @@ def generator(seed: int, *path: int | str) -> np.random.Generator:
 
 def split(seed: Any, number: int = 2) -> list[tf.Tensor]:
     """`number` independent seeds; consumes `seed`."""
-    return tf.unstack(tf.random.split(seed, num=number, alg=_ALGORITHM), num=number)
+    parts: list[tf.Tensor] = tf.unstack(tf.random.split(seed, num=number, alg=_ALGORITHM), num=number)
+    return parts
 
 
 def fold_in(seed: Any, part: Any) -> tf.Tensor:
@@ -58,9 +59,7 @@ def fold_in(seed: Any, part: Any) -> tf.Tensor:
 
 def bits(seed: Any, shape: Any) -> tf.Tensor:
     """Uniform uint32 of the given shape: the integers every other draw is made of."""
-    return tf.random.stateless_uniform(
-        shape, seed, minval=None, maxval=None, dtype=tf.uint32, alg=_ALGORITHM
-    )
+    return tf.random.stateless_uniform(shape, seed, minval=None, maxval=None, dtype=tf.uint32, alg=_ALGORITHM)
 
 
 def _open_uniform(seed: Any, shape: Any) -> tf.Tensor:

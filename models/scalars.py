@@ -108,11 +108,11 @@ def mean(probabilities: Any, bins: Any) -> tf.Tensor:
 
 
 def mean_of_logits(logits: Any, bins: Any) -> tf.Tensor:
-    """The mean `[...]` of the distribution with `logits [..., K]` on `bins [K]`; zero logits give exactly 0."""
+    """The mean `[...]` on `bins [K]` of a distribution's `logits [..., K]`; zero logits give exactly 0."""
     return mean(tf.nn.softmax(logits, axis=-1), bins)
 
 
 def two_hot_loss(logits: Any, x: Any, bins: Any) -> tf.Tensor:
-    """Cross-entropy `[...]` of `logits [..., K]` against the two-hot of `x [...]`; no gradient through `x`."""
+    """Cross-entropy `[...]` of `logits [..., K]` against the two-hot of `x [...]`, which gets no gradient."""
     target = tf.stop_gradient(two_hot(x, bins))
     return -tf.reduce_sum(target * tf.nn.log_softmax(logits, axis=-1), axis=-1)

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from models import rng
 from scipy import stats
+
+from models import rng
 
 SHAPE = (64, 33)
 
