@@ -26,7 +26,19 @@ _ROWS = 200  # of a table; a page that nobody can scroll through helps nobody
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _STAMP = re.compile(r"\d{8}T\d{6}\.\d{6}Z")
 _VOID = {"area", "base", "br", "col", "hr", "img", "input", "link", "meta", "source", "wbr"}
-_DROPPED_TAGS = {"script", "style", "link", "img", "footer", "button", "form", "iframe", "input", "title"}
+_DROPPED_TAGS = {
+    "script",
+    "style",
+    "link",
+    "img",
+    "footer",
+    "button",
+    "form",
+    "iframe",
+    "input",
+    "title",
+    "hr",
+}
 # The sidebar and the bar on top work through scripts; the "cooltip" hides its text behind a hover.
 _DROPPED_CLASSES = {"navbar", "sticky", "modal", "cooltip", "carousel"}
 
@@ -102,6 +114,7 @@ def localise(page: str, run_time: datetime, title: str) -> str:
     body = _UUID.sub(lambda match: numbers.setdefault(match[0], f"id-{len(numbers) + 1}"), body)
     stamp = f"{run_time:%Y%m%dT%H%M%S.%f}Z"
     body = _STAMP.sub(lambda match: match[0] if match[0] == stamp else "not recorded", body)
+    body = re.sub(r"<li[^>]*>\s*</li>", "", body)  # held a ruler
     body = re.sub(r"[ \t]*\n\s*", "\n", body)
     return _page(title, f"{_links('results.html', 'suite.html', 'index.html')}\n{body}")
 

@@ -11,8 +11,8 @@ import contextlib
 import logging
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -116,28 +116,38 @@ def check_candles(
         for name, dtype in SCHEMA.items()
         if name in table.columns and table.schema[name] != dtype
     ]
+    usable = not wrong and table.columns == list(SCHEMA)
+    conflicts = _conflicts(table, interval, others or {}) if usable else None
+    # Where columns or types are not as agreed the bars cannot be looked at.
+    rows = measure(
+        table if usable else pl.DataFrame(schema=SCHEMA),
+        interval=interval,
+        start=start,
+        end=end,
+        conflicts=conflicts,
+    )
+    report = _report(rows, interval, start, end, settings, conflicts)
     expected: list[_Expected] = []
-    if wrong or table.columns != list(SCHEMA):
-        # Nothing below could be computed, so the columns' types stand in for their values.
-        rows = pl.DataFrame({name: [str(dtype)] for name, dtype in table.schema.items()})
-        report = _report(table.clear(), interval, start, end, settings, None)
-    else:
-        conflicts = _conflicts(table, interval, others or {})
-        rows = measure(table, interval=interval, start=start, end=end, conflicts=conflicts)
-        report = _report(rows, interval, start, end, settings, conflicts)
+    if usable:
+        asked = rules(settings, others=conflicts is not None) if table.height else ()
         expected += _table_expectations(table, symbols)
-        for rule in rules(settings, others=conflicts is not None) if table.height else ():
-            expected.append(_row_expectation(rule, rows))
-    rows = rows.with_columns(wrong_types=pl.lit(len(wrong), pl.Int8))
-    expected = [*_schema_expectations(table, rows, wrong), *expected]
+        expected += [_row_expectation(rule, rows) for rule in asked]
+        columns = dict.fromkeys([*SCHEMA, *(rule.column for rule in asked)])
+        frame = _to_pandas(rows.select(*columns))
+    else:
+        # One row in which the columns' types stand in for their values.
+        frame = _to_pandas(pl.DataFrame({name: [str(dtype)] for name, dtype in table.schema.items()}))
+    del rows  # half a gigabyte for five million bars
+    frame["wrong_types"] = np.full(max(len(frame), not usable), len(wrong), np.int64)
+    expected = [*_schema_expectations(table, list(frame.columns), wrong), *expected]
     with tempfile.TemporaryDirectory() as scratch:
         site = Path(scratch) / "site"
-        found = _run(expected, _to_pandas(rows), end, site if docs else None)
+        found = _run(expected, frame, end, site if docs else None)
         outcomes = tuple(
             Outcome(one.name, one.severity, passed, count, one.says if passed else one.found)
             for one, (passed, count) in zip(expected, found, strict=True)
         )
-        report = Report(**{**vars(report), "expectations": outcomes})
+        report = replace(report, expectations=outcomes)
         if docs:
             pages.write(report, site, docs)
     return report
@@ -192,9 +202,7 @@ def _report(
     settings: CheckSettings,
     conflicts: pl.DataFrame | None,
 ) -> Report:
-    """The tables of the report, from measured rows (or from none at all)."""
-    if "sigmas" not in rows.columns:
-        rows = measure(pl.DataFrame(schema=SCHEMA), interval=interval, start=start, end=end)
+    """The tables of the report, from measured rows."""
     time = pl.col("open_time")
     gaps = rows.select(
         "symbol", after=time.shift(1), before=time, missing_bars=pl.col("missing_before")
@@ -222,13 +230,19 @@ def _report(
     return Report(interval, start, end, (), counts, gaps, outliers, stale, disagreements)
 
 
-def _schema_expectations(table: pl.DataFrame, rows: pl.DataFrame, wrong: Sequence[str]) -> list[_Expected]:
-    """The columns and their types."""
-    extra = [name for name in rows.columns if name not in table.columns]
-    lacking = [name for name in SCHEMA if name not in table.columns]
-    foreign = [name for name in table.columns if name not in SCHEMA]
-    parts = [f"missing: {', '.join(lacking)}"] * bool(lacking) + [f"unknown: {', '.join(foreign)}"] * bool(
-        foreign
+def _differences(**groups: Iterable[str]) -> str:
+    """The names in each group that has any: `missing: a, b; unknown: c`."""
+    named = {what.replace("_", " "): sorted(names) for what, names in groups.items()}
+    return "; ".join(f"{what}: {', '.join(names)}" for what, names in named.items() if names)
+
+
+def _schema_expectations(
+    table: pl.DataFrame, columns: Sequence[str], wrong: Sequence[str]
+) -> list[_Expected]:
+    """The columns and their types; `columns` also has those that were added for the rules."""
+    added = [name for name in columns if name not in table.columns]
+    differences = _differences(
+        missing=set(SCHEMA) - set(table.columns), unknown=set(table.columns) - set(SCHEMA)
     )
     return [
         _Expected(
@@ -236,8 +250,8 @@ def _schema_expectations(table: pl.DataFrame, rows: pl.DataFrame, wrong: Sequenc
             "error",
             f"The columns are {', '.join(SCHEMA)}, in this order",
             "ExpectTableColumnsToMatchOrderedList",
-            {"column_list": [*SCHEMA, *extra]},
-            f"Columns are not as agreed ({'; '.join(parts) or 'wrong order'}); the bars were not looked at",
+            {"column_list": [*SCHEMA, *added]},
+            f"Columns are not as agreed ({differences or 'wrong order'}); the bars were not looked at",
         ),
         _Expected(
             "types",
@@ -253,10 +267,7 @@ def _schema_expectations(table: pl.DataFrame, rows: pl.DataFrame, wrong: Sequenc
 def _table_expectations(table: pl.DataFrame, symbols: Sequence[str]) -> list[_Expected]:
     """What is asked of the table as a whole."""
     present = set(table["symbol"].drop_nulls().unique())
-    lacking, foreign = sorted(set(symbols) - present), sorted(present - set(symbols))
-    parts = [f"missing: {', '.join(lacking)}"] * bool(lacking) + [
-        f"not asked for: {', '.join(foreign)}"
-    ] * bool(foreign)
+    differences = _differences(missing=set(symbols) - present, not_asked_for=present - set(symbols))
     return [
         _Expected(
             "not_empty",
@@ -272,7 +283,7 @@ def _table_expectations(table: pl.DataFrame, symbols: Sequence[str]) -> list[_Ex
             "Exactly the requested symbols are there",
             "ExpectColumnDistinctValuesToEqualSet",
             {"column": "symbol", "value_set": sorted(set(symbols))},
-            f"Symbols are not those requested ({'; '.join(parts)})",
+            f"Symbols are not those requested ({differences})",
         ),
     ]
 
@@ -295,15 +306,20 @@ def _row_expectation(rule: Rule, rows: pl.DataFrame) -> _Expected:
 
 
 def _to_pandas(rows: pl.DataFrame) -> pd.DataFrame:
-    """NumPy-backed pandas: on Arrow-backed columns Great Expectations takes minutes instead of seconds."""
+    """NumPy-backed pandas: on Arrow-backed columns Great Expectations takes minutes instead of seconds.
+
+    Numbers become 64 bit, for it compares any other kind value by value, in Python.
+    """
     import pandas as pd
 
     def column(values: pl.Series) -> pd.Series[Any]:
         if values.dtype == pl.String:
             return pd.Series(np.asarray(values.to_numpy(), dtype=object), dtype=object)
-        return pd.Series(values.to_numpy())
+        if values.dtype.is_integer():
+            values = values.cast(pl.Float64 if values.null_count() else pl.Int64)
+        return pd.Series(values.to_numpy(), copy=False)
 
-    return pd.DataFrame({name: column(rows[name]) for name in rows.columns})
+    return pd.DataFrame({name: column(rows[name]) for name in rows.columns}, copy=False)
 
 
 @contextlib.contextmanager

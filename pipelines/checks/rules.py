@@ -333,5 +333,6 @@ def measure(
             conflict=pl.format("{} in {}: {}", "fine", "coarse", "differs").str.join("; "),
         )
         lazy = lazy.join(marks.lazy(), on=["symbol", "open_time"], how="left", maintain_order="left")
+        lazy = lazy.with_columns(pl.col("disagreements").fill_null(0))
     measured = lazy.collect()
     return pl.concat([measured, rows.filter(time.is_null() | pl.col("symbol").is_null())], how="diagonal")
