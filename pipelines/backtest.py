@@ -38,23 +38,22 @@ def run_agent(agent: Agent, env: TradingVectorEnv, *, seed: int) -> tuple[Ledger
         decision = agent.act(observation, state, seed=seed + len(ledgers))
         state = decision.state
         observation, _, terminated, truncated, info = env.step(decision.action)
-        ledgers.append(info["ledger"])
+        ledgers.append(Ledger(*(info[name][0] for name in Ledger._fields)))
         for name, values in decision.info.items():
             if np.shape(values) == (1,):
                 said.setdefault(name, []).append(float(values[0]))
         over = bool(terminated[0] or truncated[0])
-    stacked = Ledger(*(np.stack([field[0] for field in column]) for column in zip(*ledgers, strict=True)))
+    stacked = Ledger(*(np.stack(column) for column in zip(*ledgers, strict=True)))
     return stacked, {name: np.asarray(values) for name, values in said.items() if len(values) == len(ledgers)}
 
 
-def run_rule(
-    rule: Rule, data: Dataset, test: Window, costs: Costs, *, initial_equity: float
-) -> Ledger:
+def run_rule(rule: Rule, data: Dataset, test: Window, costs: Costs, *, initial_equity: float) -> Ledger:
     """A rule's weights over the test window; the rule sees the whole past, as an agent's features do."""
     weights = rule(data.bars.close[: test.stop])  # [t, S]; row t looks at closes <= t only
     window = data.window(test.start - 1, test.stop)
     ledger = simulate(window.bars, weights[test.start - 1 :], costs, initial_equity=initial_equity)
-    return Ledger(*(column[1:] if np.ndim(column) else column for column in ledger))  # row 0 is the start
+    # Row 0 of `simulate` is the initial equity before the first bar.
+    return Ledger(*(column if name == "ruined" else column[1:] for name, column in ledger._asdict().items()))
 
 
 def table(
@@ -79,7 +78,7 @@ def table(
         **{item: getattr(ledger, item) for item in MONEY},
         "gross_exposure": np.abs(ledger.exposure).sum(axis=-1),
         **{f"exposure_{symbol}": ledger.exposure[:, column] for column, symbol in enumerate(symbols)},
-        "ruined": np.broadcast_to(ledger.ruined, (rows,)) & (ledger.equity <= 0.0),
+        "ruined": ledger.equity <= 0.0,
         **{f"info_{key}": values for key, values in (said or {}).items()},
     }
     return pl.DataFrame(columns)

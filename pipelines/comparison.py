@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from statistics import median
 from typing import Any
 
@@ -175,7 +175,7 @@ def _kind(name: str, learned: Sequence[str]) -> str:
     return "oracle" if name == ORACLE else "baseline"
 
 
-def _verdict(name: str, judgement: Judgement) -> Mapping[str, Any]:
+def _verdict(name: str, judgement: Judgement) -> dict[str, Any]:
     if name not in judgement.verdicts:
         return {}
     verdict = judgement.verdicts[name]

@@ -146,6 +146,4 @@ def parameters_of(family: str, params: Params) -> dict[str, Any]:
         "split": params.split.model_dump(),
         "account": params.account.model_dump(),
     }
-    own = asdict(params.agents[family]) if family in params.agents else params.evaluation.baselines.model_dump()
-    return {"family": family, "own": own, **shared}
-
+    return {"family": family, "own": asdict(params.agents[family]), **shared}

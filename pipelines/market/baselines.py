@@ -58,7 +58,8 @@ def buy_and_hold(closes: Array) -> Array:
 
 def sma_cross(closes: Array, *, fast: int, slow: int) -> Array:
     """Long while the fast simple moving average is above the slow one, else flat."""
-    above = rolling_mean(closes, fast) > rolling_mean(closes, slow)  # [T, S]; false while either is undefined
+    # False while either average is undefined.
+    above = (rolling_mean(closes, fast) > rolling_mean(closes, slow)).astype(np.float64)  # [T, S]
     weights: Array = above / closes.shape[1]
     return weights
 

@@ -130,11 +130,16 @@ def _banners(inputs: Inputs) -> list[Banner]:
     if inputs.features["leaking"]:
         names = ", ".join(inputs.features["leaking"])
         banners.append(
-            Banner("These results know the future.", f"The leak gate was forced open for: {names}. Trust nothing.")
+            Banner(
+                "These results know the future.",
+                f"The leak gate was forced open for: {names}. Trust nothing.",
+            )
         )
     if inputs.comparison["trials"]["problems"]:
         banners.append(
-            Banner("The record of trials was tampered with.", "; ".join(inputs.comparison["trials"]["problems"]))
+            Banner(
+                "The record of trials was tampered with.", "; ".join(inputs.comparison["trials"]["problems"])
+            )
         )
     ruined = [name for name, found in inputs.comparison["agents"].items() if found["ruined"]]
     if ruined:
@@ -145,8 +150,8 @@ def _banners(inputs: Inputs) -> list[Banner]:
 def _agents_note(inputs: Inputs) -> str:
     trials = inputs.comparison["trials"]
     return (
-        f"{trials['configurations']} configuration(s) are on record ({trials['runs']} runs); the verdicts pay for all "
-        "of them. A Sharpe ratio without its interval says nothing: look at the 95 % column."
+        f"{trials['configurations']} configuration(s) are on record ({trials['runs']} runs); the verdicts pay "
+        "for all of them. A Sharpe ratio without its interval says nothing: look at the 95 % column."
     )
 
 
@@ -160,17 +165,17 @@ def _method(inputs: Inputs) -> list[str]:
     split, account = params.split, params.account
     rules = "; ".join(f"“{rule.name}”: {rule.when}" for rule in RULES)
     return [
-        f"{split.folds} folds: train on {split.train_bars:,} bars, leave out {split.purge_bars + split.embargo_bars}, "
-        f"test on the next {split.test_bars:,}; scalers are fitted on the training bars of their own fold.",
-        "A decision at the close of a bar is filled at the open of the next one, worse by half the spread, slippage "
-        "and impact; fees are paid on the traded notional. Nothing is filled backwards.",
-        f"Costs: fee {account.fee_bps} bp, half-spread {account.half_spread_bps} bp, slippage {account.slippage_bps} "
-        f"bp of the traded notional; leverage at most {account.leverage}.",
-        f"{split.seeds} seeds a fold. The table shows the median over seeds of the whole walk-forward path, the charts "
-        "the range; tests use the equity split evenly between the seeds.",
+        f"{split.folds} folds: train on {split.train_bars:,} bars, leave out "
+        f"{split.purge_bars + split.embargo_bars}, test on the next {split.test_bars:,}; scalers are fitted on the training bars of their own fold.",
+        "A decision at the close of a bar is filled at the open of the next one, worse by half the spread, "
+        "slippage and impact; fees are paid on the traded notional. Nothing is filled backwards.",
+        f"Costs: fee {account.fee_bps} bp, half-spread {account.half_spread_bps} bp, slippage "
+        f"{account.slippage_bps} bp of the traded notional; leverage at most {account.leverage}.",
+        f"{split.seeds} seeds a fold. The table shows the median over seeds of the whole walk-forward path, "
+        "the charts the range; tests use the equity split evenly between the seeds.",
         f"Verdicts, the first rule that applies: {rules}.",
-        f"Features passed the leak gate: each was recomputed on histories that end earlier ({inputs.features['features']} "
-        f"features, {inputs.features['warm_up_bars']} bars of warm-up dropped).",
+        "Features pass the leak gate: each is recomputed on histories that end earlier "
+        f"({inputs.features['features']} features, {inputs.features['warm_up_bars']} bars of warm-up dropped).",
     ]
 
 

@@ -65,7 +65,9 @@ AGENT_COLUMNS: tuple[Shown, ...] = (
 def agents(found: Mapping[str, Mapping[str, Any]]) -> Table:
     """Learned agents, then rules, then the oracle; each group by return."""
     order = {"learned": 0, "baseline": 1, "oracle": 2}
-    ranked = sorted(found.items(), key=lambda item: (order[item[1]["kind"]], -(item[1]["total_return"] or 0.0)))
+    ranked = sorted(
+        found.items(), key=lambda item: (order[item[1]["kind"]], -(item[1]["total_return"] or 0.0))
+    )
     rows = []
     for name, figures in ranked:
         filled = {**figures, "sharpe_range": _range(figures), "words": figures.get("words") or NOTHING}
@@ -108,7 +110,14 @@ def costs(shares: pl.DataFrame) -> Table:
     wide = shares.pivot("item", index="agent", values="share", maintain_order=True)
     items = [name for name in wide.columns if name != "agent"]
     rows = [
-        Row("", [row["agent"], *(f"{row[item]:+.2%}" for item in items), f"{sum(row[item] for item in items):+.2%}"])
+        Row(
+            "",
+            [
+                row["agent"],
+                *(f"{row[item]:+.2%}" for item in items),
+                f"{sum(row[item] for item in items):+.2%}",
+            ],
+        )
         for row in wide.iter_rows(named=True)
     ]
     return Table([Column("agent"), *(Column(item) for item in items), Column("net")], rows)

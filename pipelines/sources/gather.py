@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import NamedTuple
 
 import polars as pl
 
 from pipelines import layout
-from pipelines.candles import conform, interval_ms
+from pipelines.candles import conform
 from pipelines.errors import UserError
 from pipelines.params import Params
 from pipelines.sources.bybit import BybitClient, BybitError
 from pipelines.sources.download import Request, Summary, download, plan
 from pipelines.sources.files import FileError, read_file
-from pipelines.store import Store, StoreError
+from pipelines.manifest import StoreError
+from pipelines.store import Store
 
-FUNDING_SCHEMA = pl.Schema({"symbol": pl.String, "open_time": pl.Datetime("ms", "UTC"), "rate": pl.Float64})
+_FUNDING: dict[str, pl.DataType | type[pl.DataType]] = {
+    "symbol": pl.String,
+    "open_time": pl.Datetime("ms", "UTC"),
+    "rate": pl.Float64,
+}
+FUNDING_SCHEMA = pl.Schema(_FUNDING)
 
 
 class Gathered(NamedTuple):
@@ -36,7 +43,9 @@ class Gathered(NamedTuple):
 
 def gather(params: Params) -> Gathered:
     """Fetches, reads or simulates; `UserError` for what the user can put right."""
-    return {"simulator": _simulated, "files": _from_files, "bybit": _from_exchange}[params.data.source](params)
+    return {"simulator": _simulated, "files": _from_files, "bybit": _from_exchange}[params.data.source](
+        params
+    )
 
 
 def preview(params: Params) -> str:
@@ -77,7 +86,7 @@ def _from_files(params: Params) -> Gathered:
         unit = None if data.files.time_unit == "auto" else data.files.time_unit
         try:
             read = read_file(
-                layout.Path(path),
+                Path(path),
                 symbol=symbol,
                 interval=data.interval,
                 mapping=data.files.columns,
@@ -87,7 +96,9 @@ def _from_files(params: Params) -> Gathered:
             raise UserError(str(error)) from error
         frames.append(read.frame.filter(pl.col("open_time") >= start, pl.col("open_time") < end))
         if frames[-1].is_empty():
-            raise UserError(f"{path}: holds no candle of {symbol} between {start:%Y-%m-%d} and {end:%Y-%m-%d}")
+            raise UserError(
+                f"{path}: holds no candle of {symbol} between {start:%Y-%m-%d} and {end:%Y-%m-%d}"
+            )
         notes += [f"{path}: {note}" for note in read.notes]
     for note in notes:
         print(f"fetch: {note}", file=sys.stderr)
@@ -100,9 +111,7 @@ def _from_exchange(params: Params) -> Gathered:
     start, end = data.window
     store = _store(params)
     try:
-        with BybitClient(
-            data.bybit.base_url, requests_per_second=data.bybit.requests_per_second
-        ) as client:
+        with BybitClient(data.bybit.base_url, requests_per_second=data.bybit.requests_per_second) as client:
             done = download(client, store, _missing(params))
             funding = _funding(client, params)
         candles = store.scan(data.symbols, data.interval, start, end).collect()
@@ -123,7 +132,7 @@ def _funding(client: BybitClient, params: Params) -> pl.DataFrame:
         )
         for symbol in data.symbols
     ]
-    return pl.concat(frames).cast(dict(FUNDING_SCHEMA))
+    return pl.concat(frames).cast(FUNDING_SCHEMA)
 
 
 def _store(params: Params) -> Store:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 import models
 from pipelines import backtest, experiment, jobs, layout, params, stage
@@ -22,7 +23,7 @@ from pipelines.evaluation.metrics import summarise
 from pipelines.experiment import Job
 from pipelines.features.scaling import Scaler
 from pipelines.market import baselines
-from pipelines.market.known import oracle_weights
+from pipelines.market.known import oracle_weights, signal_law
 from pipelines.params import Params
 
 NAME = "backtest"
@@ -68,9 +69,7 @@ def rules(settings: Params) -> pl.DataFrame:
             0,
             data.times[fold.test.rows],
             data.symbols,
-            backtest.run_rule(
-                rule, data, fold.test, costs, initial_equity=settings.account.initial_equity
-            ),
+            backtest.run_rule(rule, data, fold.test, costs, initial_equity=settings.account.initial_equity),
         )
         for name, rule in known.items()
         for fold in experiment.folds(settings, len(data.times))
@@ -78,10 +77,36 @@ def rules(settings: Params) -> pl.DataFrame:
     return pl.concat(tables)
 
 
-def oracle(data: Dataset, settings: Params) -> np.ndarray:
+def oracle(data: Dataset, settings: Params) -> NDArray[np.float64]:
     """Weights [T, S] of the policy that knows the market's parameters, but not its hidden regime."""
     truth = pl.read_parquet(layout.TRUTH_TABLE)
-    return oracle_weights(truth, data, experiment.costs(settings.account), tuple(settings.account.grid))
+    account = settings.account
+    mean, variance = (
+        np.stack([aligned(truth, symbol, data, column) for symbol in data.symbols], axis=1)  # [T, S]
+        for column in ("filtered_mean", "filtered_variance")
+    )
+    weights: NDArray[np.float64] = oracle_weights(
+        mean,
+        variance,
+        cost_bps=account.fee_bps + account.half_spread_bps + account.slippage_bps,
+        grid=account.grid,
+        law=signal_law(
+            interval=settings.data.interval,
+            symbols=len(data.symbols),
+            correlation=settings.data.simulator.correlation,
+        ),
+    )
+    return weights / len(data.symbols)
+
+
+def aligned(truth: pl.DataFrame, symbol: str, data: Dataset, column: str) -> NDArray[np.float64]:
+    """A column of the truth [T] on the bars of the data set, which begins after the warm-up."""
+    times = pl.DataFrame({"open_time": pl.Series(data.times).dt.replace_time_zone("UTC")})
+    own = truth.filter(pl.col("symbol") == symbol).cast({"open_time": times.schema["open_time"]})
+    values: NDArray[np.float64] = times.join(own, on="open_time", how="left", maintain_order="left")[
+        column
+    ].to_numpy()
+    return values
 
 
 def figures(frame: pl.DataFrame, settings: Params) -> dict[str, Any]:

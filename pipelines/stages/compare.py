@@ -46,7 +46,9 @@ def count_trials(settings: Params) -> dict[str, Any]:
     """Records what was evaluated; twice the same is a no-op. Says what is wrong with the ledger."""
     data = experiment.data_fingerprint()
     entries = [
-        Trial(family, trials.fingerprint(experiment.parameters_of(family, settings)), data, job.seed, job.fold)
+        Trial(
+            family, trials.fingerprint(experiment.parameters_of(family, settings)), data, job.seed, job.fold
+        )
         for family in settings.agents
         for job in experiment.jobs(family, settings)
     ]

@@ -52,7 +52,8 @@ def features() -> str:
         "leaking": list(leaking),
     }
     stage.write_json(summary, layout.FEATURE_METRICS, NAME)
-    return f"{len(chosen)} features over {len(table)} bars; the leak gate {'was FORCED' if leaking else 'passed'}"
+    gate = "was FORCED" if leaking else "passed"
+    return f"{len(chosen)} features over {len(table)} bars; the leak gate {gate}"
 
 
 def with_funding(grid: pl.DataFrame, funding: pl.DataFrame) -> pl.DataFrame:

@@ -1,6 +1,6 @@
 """fetch: the candles of the window, and for a simulated market the truth behind them.
 
-    python -m pipelines.stages.fetch [--dry-run]
+python -m pipelines.stages.fetch [--dry-run]
 """
 
 from __future__ import annotations

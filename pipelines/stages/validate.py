@@ -44,7 +44,9 @@ def validate() -> str:
             for failure in report.failures:
                 print(f"failed: {failure.name}: {failure.text}", file=sys.stderr)
             names = ", ".join(failure.name for failure in report.failures)
-            raise UserError(f"the candles failed {len(report.failures)} check(s): {names}; see {FAILED}/index.html")
+            raise UserError(
+                f"the candles failed {len(report.failures)} check(s): {names}; see {FAILED}/index.html"
+            )
     with stage.replacing(layout.CHECKED, NAME) as checked:
         checked.mkdir()
         report.gaps.write_parquet(checked / "gaps.parquet")
