@@ -58,7 +58,14 @@ class Dataset(NamedTuple):
         rows = slice(start, stop)
         return self._replace(
             times=self.times[rows],
-            bars=Bars(*(None if field is None else field[rows] for field in self.bars)),
+            bars=Bars(
+                open=self.bars.open[rows],
+                high=self.bars.high[rows],
+                low=self.bars.low[rows],
+                close=self.bars.close[rows],
+                volume=None if self.bars.volume is None else self.bars.volume[rows],
+                funding=None if self.bars.funding is None else self.bars.funding[rows],
+            ),
             features=self.features[rows],
             segment=self.segment[rows],
             filled=self.filled[rows],
@@ -73,7 +80,7 @@ class Dataset(NamedTuple):
 
 
 def write_table(table: pl.DataFrame, directory: Path) -> None:
-    """Writes `directory/<symbol>.parquet`, replacing the directory as a whole; `table` is sorted by symbol."""
+    """Writes `directory/<symbol>.parquet`, replacing the directory as a whole."""
     scratch = directory.with_name(directory.name + ".partial")
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
@@ -102,15 +109,17 @@ def to_dataset(table: pl.DataFrame, interval: str, *, symbols: Sequence[str] | N
         raise ValueError(f"no rows for the symbols {unknown or 'asked for'}; the table has {present}")
     names = tuple(name for name in table.columns if name not in RESERVED)
     parts = [table.filter(pl.col("symbol") == symbol).sort("open_time") for symbol in chosen]
+    repeated = [
+        symbol for symbol, part in zip(chosen, parts, strict=True) if part["open_time"].is_duplicated().any()
+    ]
+    if repeated:
+        raise ValueError(f"times are repeated in the table of {repeated}")
     shared = parts[0].select("open_time")
     for part in parts[1:]:
         shared = shared.join(part.select("open_time"), on="open_time", how="semi")
     if shared.is_empty():
         raise ValueError(f"the symbols {chosen} have no bar in common")
     aligned = [part.join(shared, on="open_time", how="semi", maintain_order="left") for part in parts]
-    repeated = [symbol for symbol, part in zip(chosen, aligned, strict=True) if part.height != shared.height]
-    if repeated:
-        raise ValueError(f"times are repeated in the table, of {repeated} or of the first symbol")
 
     def column(name: str) -> npt.NDArray[np.float64]:
         return np.stack([part[name].cast(pl.Float64).to_numpy() for part in aligned], axis=1)  # [T, S]
@@ -125,7 +134,11 @@ def to_dataset(table: pl.DataFrame, interval: str, *, symbols: Sequence[str] | N
         interval=interval,
         times=times,
         bars=Bars(
-            *(column(name) for name in ("open", "high", "low", "close", "volume")),
+            open=column("open"),
+            high=column("high"),
+            low=column("low"),
+            close=column("close"),
+            volume=column("volume"),
             funding=column("funding") if "funding" in table.columns else None,
         ),
         features=np.stack([part.select(names).to_numpy() for part in aligned], axis=1),
