@@ -238,7 +238,12 @@ class BybitClient:
 
     def _listing(self, category: str, symbol: str) -> Listing | None:
         for status in (None, "Closed", "Delivering", "PreLaunch"):
-            found = self.instruments(category, symbol=symbol, status=status)
+            try:
+                found = self.instruments(category, symbol=symbol, status=status)
+            except BybitError as error:
+                if error.code != 10001:  # one of the two ways in which the exchange says "no such symbol"
+                    raise
+                continue
             if found.height:
                 launch, delivery = found["launch_time"][0], found["delivery_time"][0]
                 return Listing(

@@ -79,6 +79,13 @@ class TokenBucket:
             self._paused_until = max(self._paused_until, self._clock() + seconds)
 
 
+class _Session(requests.Session):
+    """`requests` reads a redirect's whole body, without a bound, even when told not to follow it."""
+
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        return None
+
+
 class Transport:
     """Questions to one host. Safe to use from several threads; each keeps its own connection."""
 
@@ -209,7 +216,7 @@ class Transport:
     def _session(self) -> requests.Session:
         session: requests.Session | None = getattr(self._local, "session", None)
         if session is None:
-            session = requests.Session()
+            session = _Session()
             session.mount("https://", BoundedAdapter())
             session.mount("http://", BoundedAdapter())
             session.headers.update(
