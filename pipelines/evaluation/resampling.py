@@ -50,16 +50,45 @@ class PathStatistics(NamedTuple):
 def automatic_block_length(values: ArrayLike) -> BlockLength:
     """Politis and White (2004, corrected 2009) for the series `values` [T].
 
-    A series without dispersion, or of fewer than 10 bars, has no dependence to keep: block 1.
+    Equals `arch.bootstrap.optimal_block_length`, with the autocovariances from one Fourier transform
+    in place of a product a lag. A series without dispersion, or of fewer than 10 bars, has no
+    dependence to keep: block 1.
     """
     series = np.asarray(values, dtype=np.float64)
-    if series.size < 10 or np.ptp(series) == 0.0:
+    length = series.size
+    if length < 10 or np.ptp(series) <= 1e-12 * np.max(np.abs(series)):
         return BlockLength(1.0, 1.0)
-    # Costs seconds (pandas, statsmodels) that a caller with a fixed block need not pay.
-    from arch.bootstrap import optimal_block_length
+    centred = series - series.mean()
+    quiet = max(5, int(math.log10(length)))  # lags that must be insignificant in a row
+    last = math.ceil(math.sqrt(length)) + quiet
+    covariance = autocovariance(centred)[: last + 1]
+    # Each autocorrelation is normed by the squares of the bars that take part in it, without the one
+    # at the edge (as in Patton's program).
+    squares = np.concatenate([[0.0], np.cumsum(centred**2)])
+    lags = np.arange(last + 1)
+    norm = np.sqrt((squares[-1] - squares[lags + 1]) * squares[length - 1 - lags])
+    significant = np.abs(covariance) * length >= 2.0 * math.sqrt(math.log10(length) / length) * norm
+    runs = np.convolve(significant, np.ones(quiet), mode="valid")[:-1]  # of `quiet` lags from each on
+    silent = np.flatnonzero(runs == 0.0)
+    cut = min(2 * max(int(silent[0]), 1) if silent.size else last, last)
+    taper = np.minimum(1.0, 2.0 * (1.0 - lags[1 : cut + 1] / cut))  # flat-top lag window
+    weighted = 2.0 * taper * covariance[1 : cut + 1]
+    slope = float(weighted @ lags[1 : cut + 1])
+    density = float(covariance[0] + weighted.sum())
+    longest = math.ceil(min(3.0 * math.sqrt(length), length / 3.0))
+    if density == 0.0:
+        return BlockLength(float(longest), float(longest))
+    base = (slope / density) ** 2 * length
+    stationary, circular = (base ** (1.0 / 3.0), (1.5 * base) ** (1.0 / 3.0))
+    return BlockLength(*(min(max(1.0, block), float(longest)) for block in (stationary, circular)))
 
-    row = optimal_block_length(series).iloc[0]
-    return BlockLength(max(1.0, float(row["stationary"])), max(1.0, float(row["circular"])))
+
+def autocovariance(centred: Floats) -> Floats:
+    """Sample autocovariances (over T) of a centred series [T] at all lags, [T]."""
+    size = 1 << (2 * centred.size - 1).bit_length()
+    spectrum = np.fft.rfft(centred, size)
+    products: Floats = np.fft.irfft(spectrum * spectrum.conj(), size)[: centred.size]
+    return products / centred.size
 
 
 def common_block_length(values: Floats) -> float:
@@ -93,12 +122,8 @@ def stationary_variance(values: ArrayLike, block: float) -> Floats:
     lags = np.arange(length)
     kernel = (1.0 - lags / length) * keep**lags + lags / length * keep ** (length - lags)
     kernel[0] = 0.5  # the lag 0 counts once
-    size = 1 << (2 * length - 1).bit_length()
-    variance = np.empty(table.shape[1])
-    for column in range(table.shape[1]):
-        spectrum = np.fft.rfft(table[:, column] - table[:, column].mean(), size)
-        covariance = np.fft.irfft(spectrum * spectrum.conj(), size)[:length] / length  # [T]
-        variance[column] = 2.0 * float(kernel @ covariance)
+    centred = table - table.mean(axis=0)
+    variance = [2.0 * float(kernel @ autocovariance(column)) for column in centred.T]
     return np.asarray(np.maximum(variance, 0.0))
 
 
@@ -161,6 +186,26 @@ def resampled_paths(
         np.random.default_rng(seed), *results,
     )  # fmt: skip
     return results
+
+
+def resampled_equity(
+    returns: ArrayLike, rows: ArrayLike, *, block: float, replications: int, seed: int
+) -> Floats:
+    """Growth of resampled records of simple `returns` [T] at the end of `rows` [P]; [R, P]. Consumes `seed`.
+
+    For bands around an equity curve: what other records of the same bars would have shown.
+    """
+    table = _as_table(returns)
+    if table.shape[1] != 1 or np.any(table <= -1.0):
+        raise ValueError("bands are drawn for one record whose returns are all above -100 %")
+    scale, rng = _geometric_scale(block), np.random.default_rng(seed)
+    steps, points = np.log1p(table[:, 0]), np.asarray(rows, dtype=np.int64)
+    indices = np.empty((1, len(steps)), dtype=np.int64)
+    growth = np.empty((replications, points.size))
+    for r in range(replications):
+        _fill_indices(scale, rng, indices)
+        growth[r] = np.exp(np.cumsum(steps[indices[0]])[points])
+    return growth
 
 
 def stationary_bootstrap(
