@@ -150,7 +150,7 @@ class Account(Section):
     impact: Annotated[float, Field(ge=0)] = 0.0  # Y of the square-root law; 0 switches it off
     leverage: Annotated[float, Field(gt=0, le=100)] = 1.0  # cap on the sum of absolute weights
     maintenance_margin: Annotated[float, Field(ge=0, lt=1)] = 0.005
-    liquidation_fee_bps: Annotated[float, Field(ge=0, le=1000)] = 50.0
+    liquidation_fee_bps: Annotated[float, Field(ge=0, le=1000)] = 25.0
     min_order: Annotated[float, Field(ge=0)] = 0.0  # money; smaller orders are not sent
     no_trade_band: Annotated[float, Field(ge=0, lt=1)] = 0.01  # of equity; smaller differences stay
     allow_short: bool = True
@@ -184,7 +184,7 @@ class Evaluation(Section):
 
 class Report(Section):
     title: str = "Rehearsal"
-    points: Annotated[int, Field(ge=100)] = 1500  # at most this many a line in a chart
+    points: Annotated[int, Field(ge=100)] = 400  # at most this many a line in a chart
 
 
 class Params(Section):
@@ -309,10 +309,8 @@ def _one_line(error: ValidationError) -> str:
     if first["type"] == "extra_forbidden":
         section = _section(first["loc"][:-1])
         near = difflib.get_close_matches(str(first["loc"][-1]), section, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        return f"{key}: unknown key{hint} allowed here: {', '.join(section)}{more}".replace(
-            "? allowed", "? Allowed"
-        )
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        return f"{key}: unknown key{hint}; allowed here: {', '.join(section)}{more}"
     message = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
     value = first["input"]
     shown = repr(value) if not isinstance(value, dict) else "{...}"
