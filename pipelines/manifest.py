@@ -45,7 +45,7 @@ class Partition(NamedTuple):
 
 
 class Manifest(NamedTuple):
-    """All that is known of one series. `fetched` covers every stored row and every hole that was asked for."""
+    """All that is known of one series; `fetched` covers every stored row and every hole asked for."""
 
     identity: dict[str, str]
     fetched: tuple[Range, ...] = ()
@@ -105,7 +105,9 @@ def read(folder: Path, identity: dict[str, str]) -> Manifest:
     try:
         return _parse(json.loads(text), identity)
     except (ValueError, KeyError, TypeError) as error:
-        raise StoreDamaged(f"{path} is not a readable manifest ({error}); move it away to fetch anew") from error
+        raise StoreDamaged(
+            f"{path} is not a readable manifest ({error}); move it away to fetch anew"
+        ) from error
 
 
 def _parse(tree: dict[str, Any], identity: dict[str, str]) -> Manifest:
@@ -166,7 +168,7 @@ def sweep(folder: Path, manifest: Manifest) -> None:
 
 
 def fault(folder: Path, part: Partition, *, deep: bool) -> str | None:
-    """Why the partition on disk is not the one in the manifest; None when it is. `deep` reads and hashes it."""
+    """Why the partition on disk is not the manifest's; None when it is. `deep` reads and hashes it."""
     path = folder / part.file
     try:
         size = path.stat().st_size

@@ -118,7 +118,7 @@ class Store:
     # -- what is there ---------------------------------------------------------------------------
 
     def manifest(self, symbol: str, interval: str) -> Manifest:
-        """What is stored and was fetched, less any month whose file is gone or cut: that is to fetch again."""
+        """What is stored and fetched, less any month whose file is gone or cut: fetch that again."""
         step_ms(self.table, interval)
         found = manifests.read(self._series(symbol, interval), self._identity(symbol, interval))
         return self._without(found, self._faults(found, deep=False))
@@ -139,7 +139,9 @@ class Store:
         known = {symbol for symbol, stored in self.series() if stored == interval}
         unknown = [symbol for symbol in symbols or () if symbol not in known]
         if unknown:
-            raise StoreError(f"no {self.table.kind} of {', '.join(unknown)} at {interval} below {self.folder}")
+            raise StoreError(
+                f"no {self.table.kind} of {', '.join(unknown)} at {interval} below {self.folder}"
+            )
         found: list[Path] = []
         for symbol in sorted(known if symbols is None else set(symbols)):
             folder = self._series(symbol, interval)
@@ -166,7 +168,7 @@ class Store:
         return pl.scan_parquet(files, schema=schema, glob=False).filter(time >= low, time < high)
 
     def verify(self, *, drop: bool = False) -> list[Damage]:
-        """Reads and hashes every partition. With `drop`, the damaged months are forgotten, to be fetched again."""
+        """Reads and hashes every partition; `drop` forgets the damaged months, to be fetched again."""
         damage: list[Damage] = []
         for symbol, interval in self.series():
             folder, identity = self._series(symbol, interval), self._identity(symbol, interval)
@@ -184,7 +186,7 @@ class Store:
 
     @contextmanager
     def writing(self, symbol: str, interval: str) -> Iterator[None]:
-        """Keeps other writers off one series; `append` takes it itself, a long download holds it throughout."""
+        """Keeps other writers off one series; `append` takes it itself, a download holds it throughout."""
         held: set[tuple[str, str]] = self._mine.__dict__.setdefault("held", set())
         key = (symbol, interval)
         if key in held:
@@ -253,11 +255,18 @@ class Store:
         path = folder / part.file
         payload = path.read_bytes()
         if hashlib.sha256(payload).hexdigest() != part.sha256:
-            raise StoreDamaged(f"{path}: the content hash differs; forget it with verify(drop=True), fetch again")
+            raise StoreDamaged(
+                f"{path}: the content hash differs; forget it with verify(drop=True), fetch again"
+            )
         return pl.read_parquet(io.BytesIO(payload), use_statistics=False)
 
     def _compare(
-        self, folder: Path, before: Manifest, months: list[tuple[str, pl.DataFrame]], symbol: str, interval: str
+        self,
+        folder: Path,
+        before: Manifest,
+        months: list[tuple[str, pl.DataFrame]],
+        symbol: str,
+        interval: str,
     ) -> dict[str, int]:
         """How many offered rows of each month are stored already; `StoreConflict` if any differs."""
         time, values = self.table.time, list(self.table.schema)[2:]

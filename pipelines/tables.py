@@ -63,31 +63,40 @@ _OHLC = (
     _not_above("close", "high"),
 )
 
-CANDLES = Table("candles", candles.SCHEMA, "open_time", (*_OHLC, _negative("volume"), _negative("turnover")), True)
-MARK = Table("mark", pl.Schema({"symbol": pl.String, "open_time": _TIME, **dict.fromkeys(_PRICES, pl.Float64)}),
-             "open_time", _OHLC, True)  # fmt: skip
-FUNDING = Table("funding", pl.Schema({"symbol": pl.String, "time": _TIME, "rate": pl.Float64}), "time",
-                (Rule("rate beyond 100 %", pl.col("rate").abs() > 1),), False)  # fmt: skip
+_Columns = dict[str, pl.DataType | type[pl.DataType]]
+_MARK: _Columns = {"symbol": pl.String, "open_time": _TIME, **dict.fromkeys(_PRICES, pl.Float64)}
+_FUNDING: _Columns = {"symbol": pl.String, "time": _TIME, "rate": pl.Float64}
+_INSTRUMENTS: _Columns = {
+    "symbol": pl.String,
+    "time": _TIME,  # when these terms were read from the exchange
+    "tick_size": pl.Float64,
+    "lot_size": pl.Float64,
+    "min_quantity": pl.Float64,
+    "min_notional": pl.Float64,
+    "launch_time": _TIME,
+    "delisting_time": _TIME,
+    "funding_minutes": pl.Int64,
+    "status": pl.String,
+}
+
+CANDLES = Table(
+    "candles", candles.SCHEMA, "open_time", (*_OHLC, _negative("volume"), _negative("turnover")), gridded=True
+)
+MARK = Table("mark", pl.Schema(_MARK), "open_time", _OHLC, gridded=True)
+FUNDING = Table(
+    "funding",
+    pl.Schema(_FUNDING),
+    "time",
+    (Rule("rate beyond 100 %", pl.col("rate").abs() > 1),),
+    gridded=False,
+)
 INSTRUMENTS = Table(
     "instruments",
-    pl.Schema(
-        {
-            "symbol": pl.String,
-            "time": _TIME,  # when these terms were read from the exchange
-            "tick_size": pl.Float64,
-            "lot_size": pl.Float64,
-            "min_quantity": pl.Float64,
-            "min_notional": pl.Float64,
-            "launch_time": _TIME,
-            "delisting_time": _TIME,
-            "funding_minutes": pl.Int64,
-            "status": pl.String,
-        }
-    ),
+    pl.Schema(_INSTRUMENTS),
     "time",
-    (_not_positive("tick_size"), _not_positive("lot_size"), _negative("min_quantity"), _negative("min_notional")),
-    False,
-    frozenset({"min_quantity", "min_notional", "launch_time", "delisting_time", "funding_minutes", "status"}),
+    (*map(_not_positive, ("tick_size", "lot_size")), *map(_negative, ("min_quantity", "min_notional"))),
+    gridded=False,
+    optional=frozenset(_INSTRUMENTS) - {"symbol", "time", "tick_size", "lot_size"},
 )
 TABLES = {table.kind: table for table in (CANDLES, MARK, FUNDING, INSTRUMENTS)}
 
@@ -97,7 +106,9 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 def check_name(what: str, name: str) -> str:
     """`name`, if it can be a folder without meaning anything else to a file system."""
     if not _NAME.fullmatch(name):
-        raise StoreError(f"{what} {name!r}: letters, digits, '.', '_' and '-' only, starting with a letter or digit")
+        raise StoreError(
+            f"{what} {name!r}: letters, digits, '.', '_' and '-' only, starting with a letter or digit"
+        )
     return name
 
 
@@ -121,7 +132,9 @@ def check(frame: pl.DataFrame, table: Table, symbol: str, interval: str) -> pl.D
     rows = _typed(frame, table, symbol, where)
     time = pl.col(table.time)
     rules = [Rule(f"symbol other than {symbol}", pl.col("symbol") != symbol), *table.rules]
-    rules += [Rule(f"{name} null", pl.col(name).is_null()) for name in table.schema if name not in table.optional]
+    rules += [
+        Rule(f"{name} null", pl.col(name).is_null()) for name in table.schema if name not in table.optional
+    ]
     floats = [name for name, dtype in table.schema.items() if dtype == pl.Float64]
     rules += [Rule(f"{name} not finite", ~pl.col(name).is_finite()) for name in floats]
     rules.append(Rule("time not after the row before (unsorted or duplicate)", time.diff() <= pl.duration()))
@@ -130,7 +143,9 @@ def check(frame: pl.DataFrame, table: Table, symbol: str, interval: str) -> pl.D
     counts = rows.select(rule.broken.sum().alias(str(index)) for index, rule in enumerate(rules)).row(0)
     broken = [(rule, count) for rule, count in zip(rules, counts, strict=True) if count]
     if broken:
-        found = "; ".join(f"{rule.text}: {count}, first {_first(rows, table, rule)}" for rule, count in broken)
+        found = "; ".join(
+            f"{rule.text}: {count}, first {_first(rows, table, rule)}" for rule, count in broken
+        )
         raise BadRows(f"{where}: refused {rows.height} rows ({found})")
     # Minus zero equals zero but has other bytes; equal content must have equal bytes.
     return rows.with_columns(pl.col(floats) + 0.0)
@@ -146,7 +161,10 @@ def _typed(frame: pl.DataFrame, table: Table, symbol: str, where: str) -> pl.Dat
     columns: list[pl.Expr] = []
     for name, dtype in table.schema.items():
         found = frame.schema.get(name, pl.Null())
-        if found not in (dtype, pl.Null) and not (dtype.is_numeric() and found.is_numeric()):
+        exact = found in (dtype, pl.Null) or (dtype.is_numeric() and found.is_numeric())
+        if dtype == _TIME and isinstance(found, pl.Datetime) and found.time_zone == "UTC":
+            exact = bool((frame[name].cast(_TIME).cast(found) == frame[name]).all())
+        if not exact:
             raise BadRows(f"{where}: column {name} is {found}, not {dtype}")
         columns.append(pl.col(name).cast(dtype) if name in frame.columns else pl.lit(None, dtype).alias(name))
     return frame.select(columns)

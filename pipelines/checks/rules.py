@@ -101,8 +101,8 @@ def rules(settings: CheckSettings, *, others: bool) -> tuple[Rule, ...]:
     error: Severity = "error"
     warning: Severity = "warning"
 
-    def missing(what: str) -> pl.Expr:
-        return pl.format(f"{{}} {what}", pl.col("missing_before"))
+    def missing(column: str) -> pl.Expr:
+        return pl.format("{} missing", pl.col(column))
 
     every = [
         Rule(
@@ -178,7 +178,7 @@ def rules(settings: CheckSettings, *, others: bool) -> tuple[Rule, ...]:
             "A symbol begins where the requested window does",
             "Symbols that begin late",
             maximum=s.max_head_gap_bars,
-            detail=pl.format("{} bars late", pl.col("head_missing")),
+            detail=missing("head_missing"),
         ),
         Rule(
             "window_end",
@@ -187,7 +187,7 @@ def rules(settings: CheckSettings, *, others: bool) -> tuple[Rule, ...]:
             "A symbol reaches to the end of the requested window",
             "Symbols that stop early",
             maximum=s.max_tail_gap_bars,
-            detail=pl.format("{} bars short", pl.col("tail_missing")),
+            detail=missing("tail_missing"),
         ),
         Rule(
             "gap_share",
@@ -203,18 +203,18 @@ def rules(settings: CheckSettings, *, others: bool) -> tuple[Rule, ...]:
             warning,
             "missing_before",
             "There is no hole",
-            "Holes",
+            "Holes before these bars",
             maximum=0,
-            detail=missing("missing before it"),
+            detail=missing("missing_before"),
         ),
         Rule(
             "gap_length",
             warning,
             "missing_before",
             f"No hole is longer than {s.max_gap_bars} bars (episodes are cut there)",
-            f"Holes longer than {s.max_gap_bars} bars (episodes are cut there)",
+            f"Holes longer than {s.max_gap_bars} bars (episodes are cut there), before",
             maximum=s.max_gap_bars,
-            detail=missing("missing before it"),
+            detail=missing("missing_before"),
         ),
         Rule(
             "stale",

@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Never, Protocol
 
 import polars as pl
 from tqdm import tqdm
@@ -67,7 +67,9 @@ class Request(NamedTuple):
 
     def __str__(self) -> str:
         first, last = (datetime.fromtimestamp(stamp / 1000, UTC) for stamp in (self.start, self.end))
-        return f"{self.symbol} {self.interval} {first:%Y-%m-%d %H:%M} .. {last:%Y-%m-%d %H:%M} UTC, {self.bars} bars"
+        return (
+            f"{self.symbol} {self.interval} {first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M}: {self.bars} bars"
+        )
 
 
 class Summary(NamedTuple):
@@ -102,12 +104,13 @@ def download(
     *,
     progress: bool | None = None,
     now_ms: int | None = None,
+    flush_rows: int = FLUSH_ROWS,
 ) -> Summary:
     """Fills the store with `requests` from `plan`; safe to kill at any moment and to call again.
 
     `progress` None shows a bar when standard error is a terminal. `now_ms` is the time by which an empty end
-    of a request is judged (see `SETTLED_MS`); the system clock by default. An error of the source passes
-    through after all that arrived before it has been stored.
+    of a request is judged (see `SETTLED_MS`); the system clock by default. `flush_rows` bars share one
+    append. An error of the source passes through after all that arrived before it has been stored.
     """
     shown = sys.stderr.isatty() if progress is None else progress
     now = int(time.time() * 1000) if now_ms is None else now_ms
@@ -119,7 +122,7 @@ def download(
         for request in requests:
             meter.set_description(f"{request.symbol} {request.interval}")
             with store.writing(request.symbol, request.interval):
-                batch = _Batch(store, request, meter)
+                batch = _Batch(store, request, meter, flush_rows)
                 try:
                     for window in source.iter_klines(
                         store.category, request.symbol, request.interval, request.start, request.end - 1
@@ -137,9 +140,10 @@ def download(
 class _Batch:
     """Windows of one request on their way to disk. `mark` is the time up to which everything has arrived."""
 
-    def __init__(self, store: Store, request: Request, meter: tqdm[object]) -> None:
+    def __init__(self, store: Store, request: Request, meter: tqdm[Never], flush_rows: int) -> None:
         self._store, self._request, self._meter = store, request, meter
         self._step = interval_ms(request.interval)
+        self._flush_rows = flush_rows
         self._windows: list[pl.DataFrame] = []
         self._rows = 0
         self._flushed = time.monotonic()
@@ -157,14 +161,15 @@ class _Batch:
         seen = sorted([*stamps, *missing])
         if not seen:
             return  # before the listing or after the end: later windows tell which
-        if seen[0] < self.mark or seen[-1] >= request.end or len(set(seen)) < len(seen):
+        after = self.mark
+        if seen[0] < after or seen[-1] >= request.end or len(set(seen)) < len(seen):
             raise SourceError(
-                f"{request}: a window of {len(seen)} bars from {seen[0]} to {seen[-1]} does not follow {self.mark}"
+                f"{request}: its window {seen[0]} to {seen[-1]} ({len(seen)} bars) does not follow {after}"
             )
         self._windows.append(rows)
         self._rows += rows.height
         self._advance(seen[-1] + self._step)
-        if self._rows >= FLUSH_ROWS or time.monotonic() - self._flushed >= FLUSH_SECONDS:
+        if self._rows >= self._flush_rows or time.monotonic() - self._flushed >= FLUSH_SECONDS:
             self.flush()
 
     def close(self, *, settled: int) -> None:
