@@ -1,0 +1,65 @@
+"""Jobs over processes: order kept, one thread each, failures said."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import NamedTuple
+
+import pytest
+
+from pipelines import jobs
+from pipelines.errors import UserError
+
+
+class Number(NamedTuple):
+    value: int
+
+    @property
+    def name(self) -> str:
+        return f"number {self.value}"
+
+
+def square(job: Number) -> tuple[int, str]:
+    return job.value**2, os.environ["OMP_NUM_THREADS"]
+
+
+def fail_on_two(job: Number) -> int:
+    if job.value == 2:
+        raise ArithmeticError("two")
+    return job.value
+
+
+def die(job: Number) -> int:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return job.value
+
+
+def test_results_keep_the_order_and_every_job_has_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setenv("REHEARSAL_WORKERS", "2")
+    assert jobs.run(square, [Number(n) for n in range(5)], label="square") == [(n**2, "1") for n in range(5)]
+    assert "OMP_NUM_THREADS" not in os.environ
+
+
+def test_no_jobs_start_no_process() -> None:
+    assert jobs.run(square, [], label="square") == []
+
+
+def test_the_exception_of_a_job_comes_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REHEARSAL_WORKERS", "1")
+    with pytest.raises(ArithmeticError, match="two"):
+        jobs.run(fail_on_two, [Number(n) for n in range(4)], label="fail")
+
+
+def test_a_worker_that_dies_is_an_error_that_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REHEARSAL_WORKERS", "1")
+    with pytest.raises(UserError, match="a worker process died"):
+        jobs.run(die, [Number(1)], label="die")
+
+
+@pytest.mark.parametrize("asked", ["0", "-1", "two", "1.5"])
+def test_a_wrong_number_of_workers_is_refused(monkeypatch: pytest.MonkeyPatch, asked: str) -> None:
+    monkeypatch.setenv("REHEARSAL_WORKERS", asked)
+    with pytest.raises(UserError, match="REHEARSAL_WORKERS"):
+        jobs.workers()
