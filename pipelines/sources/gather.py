@@ -128,7 +128,7 @@ def _funding(client: BybitClient, params: Params) -> pl.DataFrame:
     start, end = data.window
     frames = [
         client.funding_history(data.bybit.category, symbol, start, end).select(
-            symbol=pl.lit(symbol), open_time=pl.col("time"), rate=pl.col("rate")
+            "symbol", "rate", open_time=pl.col("funding_time")
         )
         for symbol in data.symbols
     ]
