@@ -169,7 +169,7 @@ def test_an_outage_is_reported_bar_by_bar_after_a_second_question(exchange: Fake
 
 def test_a_second_question_that_contradicts_the_first_is_an_error(exchange: FakeExchange) -> None:
     exchange.fail(Fault(edit=rows(lambda r: [*r[:10], *r[13:50], *r[60:]])))
-    exchange.fail(Fault(edit=field(20, 5, "0.001")), skip=2)  # after the two probes... of the same page
+    exchange.fail(Fault(edit=field(20, 5, "0.001")), skip=3)  # after the questions about the first and last bar
     with client_of(exchange) as client, pytest.raises(BybitError, match="two different bars") as caught:
         client.klines("linear", "BTCUSDT", "1m", LAST_CLOSED - 99 * MINUTE, LAST_CLOSED)
     assert caught.value.kind == "bad_data"
