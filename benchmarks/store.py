@@ -39,6 +39,7 @@ DAY = 86_400_000
 class Window(NamedTuple):
     frame: pl.DataFrame
     missing: list[int]
+    covered: tuple[int, int]
 
 
 class RandomSource:
@@ -61,7 +62,7 @@ class RandomSource:
             )
             last = float(frame["close"][-1])
             self.seconds += time.process_time() - started
-            yield Window(frame, [])
+            yield Window(frame, [], (begin, begin + (frame.height - 1) * step))
 
 
 def bars(start: int, count: int, step: int, price: float, random: np.random.Generator) -> pl.DataFrame:

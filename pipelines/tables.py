@@ -65,18 +65,21 @@ _OHLC = (
 
 _Columns = dict[str, pl.DataType | type[pl.DataType]]
 _MARK: _Columns = {"symbol": pl.String, "open_time": _TIME, **dict.fromkeys(_PRICES, pl.Float64)}
-_FUNDING: _Columns = {"symbol": pl.String, "time": _TIME, "rate": pl.Float64}
+_FUNDING: _Columns = {"symbol": pl.String, "funding_time": _TIME, "rate": pl.Float64}
 _INSTRUMENTS: _Columns = {
     "symbol": pl.String,
     "time": _TIME,  # when these terms were read from the exchange
+    "status": pl.String,
+    "contract_type": pl.String,
+    "base": pl.String,
+    "quote": pl.String,
     "tick_size": pl.Float64,
-    "lot_size": pl.Float64,
-    "min_quantity": pl.Float64,
+    "qty_step": pl.Float64,
+    "min_order_qty": pl.Float64,
     "min_notional": pl.Float64,
     "launch_time": _TIME,
-    "delisting_time": _TIME,
-    "funding_minutes": pl.Int64,
-    "status": pl.String,
+    "delivery_time": _TIME,
+    "funding_interval_minutes": pl.Int64,
 }
 
 CANDLES = Table(
@@ -86,7 +89,7 @@ MARK = Table("mark", pl.Schema(_MARK), "open_time", _OHLC, gridded=True)
 FUNDING = Table(
     "funding",
     pl.Schema(_FUNDING),
-    "time",
+    "funding_time",
     (Rule("rate beyond 100 %", pl.col("rate").abs() > 1),),
     gridded=False,
 )
@@ -94,9 +97,9 @@ INSTRUMENTS = Table(
     "instruments",
     pl.Schema(_INSTRUMENTS),
     "time",
-    (*map(_not_positive, ("tick_size", "lot_size")), *map(_negative, ("min_quantity", "min_notional"))),
+    (*map(_not_positive, ("tick_size", "qty_step")), *map(_negative, ("min_order_qty", "min_notional"))),
     gridded=False,
-    optional=frozenset(_INSTRUMENTS) - {"symbol", "time", "tick_size", "lot_size"},
+    optional=frozenset(_INSTRUMENTS) - {"symbol", "time", "tick_size", "qty_step"},
 )
 TABLES = {table.kind: table for table in (CANDLES, MARK, FUNDING, INSTRUMENTS)}
 

@@ -249,9 +249,10 @@ class TradingVectorEnv(Batch):
         )  # [N, F + S + 1]
 
     def _move(self, actions: NDArray[Any], moving: Mask) -> tuple[Floats, Mask, Mask, Info]:
+        weights = self.exposures(actions)  # refuses before anything has moved
         equity, drawdown = self.state.equity.copy(), self.state.drawdown
         self.rows[moving] += 1
-        ledger = account.step(self.state, self.market, self.rows, self.exposures(actions), moving=moving)
+        ledger = account.step(self.state, self.market, self.rows, weights, moving=moving)
         self.exposure = ledger.exposure.copy()
         kept = np.divide(ledger.equity, equity, out=np.ones_like(equity), where=moving)
         reward = np.full(self.num_envs, RUIN_REWARD)

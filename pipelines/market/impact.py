@@ -14,12 +14,12 @@ Floats = NDArray[np.float64]
 
 
 def permanent(rate: ArrayLike, gamma: float) -> Floats:
-    """Linear permanent g(v) = gamma v, money a share and unit of time (Almgren and Chriss 2001, section 1.5)."""
+    """Linear: g(v) = gamma v, money a share and unit of time (Almgren and Chriss 2001, section 1.5)."""
     return gamma * np.asarray(rate, np.float64)
 
 
 def temporary(rate: ArrayLike, epsilon: float, eta: float) -> Floats:
-    """Linear temporary h(v) = epsilon sgn(v) + eta v, money a share (Almgren and Chriss 2001, section 1.5)."""
+    """Linear: h(v) = epsilon sgn(v) + eta v, money a share (Almgren and Chriss 2001, section 1.5)."""
     rate = np.asarray(rate, np.float64)
     return np.asarray(epsilon * np.sign(rate) + eta * rate)
 

@@ -289,6 +289,6 @@ def first_fault(tape: Tape) -> tuple[int, int, int]:
                 o, h = tape.open[i, t, s], tape.high[i, t, s]
                 low, c = tape.low[i, t, s], tape.close[i, t, s]
                 # Comparisons with NaN are false, so that this one line refuses it too.
-                if not (0.0 < low <= min(o, c) and max(o, c) <= h < math.inf):
+                if not (0.0 < low <= o <= h < math.inf and low <= c <= h):
                     return i, t, s
     return -1, -1, -1

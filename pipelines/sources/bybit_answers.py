@@ -101,7 +101,7 @@ def read_answer(response: requests.Response, body: bytes, url: str, now_ms: int)
         )
         raise BybitError(
             kind,
-            response.reason or "error",
+            _excerpt(response.reason) or "error",
             url=url,
             status=status,
             retry=again,

@@ -30,6 +30,7 @@ DOCUMENTED_REQUESTS_PER_SECOND = 120.0  # 600 in 5 s, all hosts of one address t
 _OFFICIAL_HOSTS = re.compile(r"(^|\.)(bybit\.[a-z]+|bytick\.com|bybitgeorgia\.ge|manepa\.jp)$")
 _CLOCK_TOLERANCE_MS = 5 * 60_000
 _MAX_REDIRECTS = 3
+_DAY = 86_400.0
 _TRANSPORT_ERRORS = (requests.RequestException, urllib3.exceptions.HTTPError, HTTPException, OSError)
 
 
@@ -47,10 +48,11 @@ class Limits:
     ban_seconds: float = 600.0  # documented: "at least 10 minutes"
 
     def __post_init__(self) -> None:
-        seconds = ("timeout", "backoff", "max_wait", "max_total_wait", "ban_seconds")
-        for name in ("requests_per_second", *seconds):
-            if not getattr(self, name) > 0:
-                raise BadRequest(f"{name} must be positive, not {getattr(self, name)!r}")
+        if not self.requests_per_second > 0:
+            raise BadRequest(f"requests_per_second must be positive, not {self.requests_per_second!r}")
+        for name in ("timeout", "backoff", "max_wait", "max_total_wait", "ban_seconds"):
+            if not 0 < getattr(self, name) <= _DAY:
+                raise BadRequest(f"{name} must be in seconds, up to a day, not {getattr(self, name)!r}")
         if self.max_retries < 0 or self.max_body_bytes < 1:
             raise BadRequest("max_retries must be at least 0 and max_body_bytes at least 1")
 
@@ -155,7 +157,8 @@ class Transport:
                 session.close()
 
     def _nap(self, seconds: float) -> None:
-        self._stop.wait(seconds)
+        if self._stop.wait(seconds):
+            raise BybitError("unavailable", "the client was closed while it waited")
 
     def _ask(self, path: str, params: Mapping[str, str | int]) -> Answer:
         url = self._base + path + (f"?{urlencode(params)}" if params else "")

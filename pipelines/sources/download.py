@@ -27,18 +27,21 @@ from pipelines.tables import check
 
 FLUSH_ROWS = 50_000
 FLUSH_SECONDS = 5.0
-# An empty stretch at the end of a request is believed only once it is this old: the exchange may still be
-# filling it in, and its newest bars are open.
-SETTLED_MS = 24 * 60 * 60 * 1000
 
 
 class Klines(Protocol):
-    """One window: closed bars in ascending time, and the open times the exchange says it does not have."""
+    """One window: closed bars in ascending time, and the open times the exchange says it does not have.
+
+    `covered`: the first and last open time the window speaks for (None: nothing there is closed yet). What
+    it covers and neither has nor misses lies outside the life of the symbol; all three are final.
+    """
 
     @property
     def frame(self) -> pl.DataFrame: ...
     @property
     def missing(self) -> Iterable[Time]: ...
+    @property
+    def covered(self) -> tuple[Time, Time] | None: ...
 
 
 class Source(Protocol):
@@ -103,17 +106,14 @@ def download(
     requests: Sequence[Request],
     *,
     progress: bool | None = None,
-    now_ms: int | None = None,
     flush_rows: int = FLUSH_ROWS,
 ) -> Summary:
     """Fills the store with `requests` from `plan`; safe to kill at any moment and to call again.
 
-    `progress` None shows a bar when standard error is a terminal. `now_ms` is the time by which an empty end
-    of a request is judged (see `SETTLED_MS`); the system clock by default. `flush_rows` bars share one
-    append. An error of the source passes through after all that arrived before it has been stored.
+    `progress` None shows a bar when standard error is a terminal. `flush_rows` bars share one append. An
+    error of the source passes through after all that arrived before it has been stored.
     """
     shown = sys.stderr.isatty() if progress is None else progress
-    now = int(time.time() * 1000) if now_ms is None else now_ms
     started = time.monotonic()
     bars = absent = 0
     with tqdm(
@@ -128,7 +128,6 @@ def download(
                         store.category, request.symbol, request.interval, request.start, request.end - 1
                     ):
                         batch.add(window)
-                    batch.close(settled=now - SETTLED_MS)
                 finally:
                     # Also when the source fails or the user interrupts: what has arrived is good.
                     batch.flush()
@@ -156,27 +155,25 @@ class _Batch:
         """Checks one window and keeps it; writes when enough is waiting."""
         request = self._request
         rows = check(window.frame, self._store.table, request.symbol, request.interval)
-        stamps = rows[self._store.table.time].to_physical().to_list()
-        missing = [to_ms(stamp) for stamp in window.missing]
-        seen = sorted([*stamps, *missing])
-        if not seen:
-            return  # before the listing or after the end: later windows tell which
-        after = self.mark
-        if seen[0] < after or seen[-1] >= request.end or len(set(seen)) < len(seen):
+        seen = [*rows[self._store.table.time].to_physical().to_list(), *map(to_ms, window.missing)]
+        if window.covered is None:
+            if seen:
+                raise SourceError(f"{request}: a window of {len(seen)} bars says that it covers nothing")
+            return
+        first, last = map(to_ms, window.covered)
+        outside = (
+            first != self.mark or last >= request.end or any(not first <= stamp <= last for stamp in seen)
+        )
+        if outside or len(set(seen)) < len(seen):
             raise SourceError(
-                f"{request}: its window {seen[0]} to {seen[-1]} ({len(seen)} bars) does not follow {after}"
+                f"{request}: a window of {len(seen)} bars, {first} to {last}, does not follow {self.mark}"
             )
         self._windows.append(rows)
         self._rows += rows.height
-        self._advance(seen[-1] + self._step)
+        self._meter.update((last - first) // self._step + 1)
+        self.mark = last + self._step
         if self._rows >= self._flush_rows or time.monotonic() - self._flushed >= FLUSH_SECONDS:
             self.flush()
-
-    def close(self, *, settled: int) -> None:
-        """The source is exhausted: what it left out at the end is not there, if that is long enough ago."""
-        tail = min(self._request.end, settled // self._step * self._step)
-        if tail > self.mark:
-            self._advance(tail)
 
     def flush(self) -> None:
         """Stores what waits, with the stretch it stands for, in one append."""
@@ -194,7 +191,3 @@ class _Batch:
         self.absent += (self.mark - begin) // self._step - rows.height
         self._meter.set_postfix(rows=self.stored, refresh=False)
         self._flushed = time.monotonic()
-
-    def _advance(self, mark: int) -> None:
-        self._meter.update((mark - self.mark) // self._step)
-        self.mark = mark

@@ -294,6 +294,7 @@ def _rows() -> list[Row]:
         ("after the window", rows(_extra(60_000, 0))),
         ("long before the window", rows(_extra(-(10**10), -1))),
         ("of the future", rows(_extra(10**11, 0))),
+        ("the page after the one asked for", rows(lambda r: [_extra(60_000_000, 0)([row])[1] for row in r])),
         ("of another interval", rows(lambda r: r[::5])),
         ("times in seconds", rows(_seconds)),
         ("a fractional time", rows(lambda r: [[f"{r[0][0]}.0", *r[0][1:]], *r[1:]])),

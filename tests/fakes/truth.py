@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import threading
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import polars as pl
 
-from tests.fakes.exchange import INSTRUMENTS_LISTED, NOW
+from pipelines.sources.bybit import BybitClient
+from tests.fakes.exchange import INSTRUMENTS_LISTED, NOW, FakeExchange
 from tests.fakes.prices import after, bars_of
 
 
@@ -25,6 +29,17 @@ class VirtualClock:
         with self._lock:
             self.waits.append(seconds)
             self.now += seconds
+
+
+def at(milliseconds: int) -> datetime:
+    """The moment so long after 1970."""
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=milliseconds)
+
+
+def client_of(exchange: FakeExchange, **settings: Any) -> BybitClient:
+    """A client of the fake exchange without a limit on its rate, its clock set like the exchange's."""
+    usual = {"requests_per_second": math.inf, "workers": 2, "wall_clock": lambda: exchange.now / 1e3}
+    return BybitClient(exchange.url, **{**usual, **settings})
 
 
 def truth(

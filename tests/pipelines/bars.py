@@ -13,7 +13,7 @@ import polars as pl
 from pipelines.candles import interval_ms
 
 START = 1_706_659_200_000  # 2024-01-31 00:00 UTC: a day before the end of a month
-LENGTH = 60_000  # six weeks of minutes over three calendar months
+LENGTH = 45_000  # a month of minutes, in three calendar months
 
 
 def make_bars(count: int, *, start: int = START, interval: str = "1m", seed: int = 0) -> pl.DataFrame:
@@ -49,13 +49,16 @@ def tree(root: Path) -> dict[str, bytes]:
 class Window(NamedTuple):
     frame: pl.DataFrame
     missing: list[int]
+    covered: tuple[int, int] | None
 
 
 class MemorySource:
     """Answers from a frame, `window` bars at a time; holes inside the listed life are reported missing."""
 
-    def __init__(self, bars: pl.DataFrame, *, window: int = 200, pause: float = 0.0, log: Path | None = None):
+    def __init__(self, bars: pl.DataFrame, *, window: int = 200, pause: float = 0.0, log: Path | None = None,
+                 closed: int | None = None) -> None:  # fmt: skip
         self._bars, self._window, self._pause, self._log = bars, window, pause, log
+        self._closed = closed
         self.asked: list[tuple[int, int]] = []
 
     def iter_klines(
@@ -71,7 +74,13 @@ class MemorySource:
                 with self._log.open("a") as log:
                     log.write(f"{begin} {end}\n")
             time.sleep(self._pause)
+            if self._closed is not None:
+                end = min(end, self._closed)
+            if begin >= end:
+                yield Window(self._bars.clear(), [], None)
+                continue
             frame = self._bars.filter((stamps >= begin) & (stamps < end))
             have = set(frame["open_time"].to_physical().to_list())
             listed = range(max(begin, int(stamps[0])), min(end, int(stamps[-1]) + 1), step)
-            yield Window(frame, [stamp for stamp in listed if stamp not in have])
+            missing = [stamp for stamp in listed if stamp not in have]
+            yield Window(frame, missing, (begin, end - step))

@@ -53,9 +53,9 @@ def append_and_die(root: Path, strike: int) -> None:
     CandleStore(root).append("BTCUSDT", "1m", bars[1000:])
 
 
-def hold(root: Path, ready: Any, seconds: float) -> None:
+def hold(root: Path, ready: Path, seconds: float) -> None:
     with CandleStore(root).writing("BTCUSDT", "1m"):
-        ready.set()
+        ready.touch()
         time.sleep(seconds)
 
 
@@ -65,14 +65,22 @@ def append_pieces(root: Path, offset: int) -> None:
         store.append("BTCUSDT", "1m", bars[begin : begin + 300])
 
 
-def run_session(root: Path, log: Path, ready: Any) -> None:
+def run_session(root: Path, log: Path, ready: Path, pause: float) -> None:
     """One process of a download that is likely to be killed before its end."""
     bars = make_bars(LENGTH)
     store = CandleStore(root, lock_timeout=0)
     requests = plan(store, ["BTCUSDT"], "1m", START, START + LENGTH * 60_000)
-    source = MemorySource(with_holes(bars), pause=0.01, log=log)
-    ready.set()
-    download(source, store, requests, now_ms=START * 2, flush_rows=600)
+    source = MemorySource(with_holes(bars), window=50, pause=pause, log=log)
+    ready.touch()
+    download(source, store, requests, flush_rows=150)
+
+
+def wait_for(path: Path) -> None:
+    """Until another process has made the file; a file, because a killed process leaks nothing with it."""
+    deadline = time.monotonic() + 60
+    while not path.exists():
+        assert time.monotonic() < deadline, f"no {path.name} within a minute"
+        time.sleep(0.002)
 
 
 class Outcome(NamedTuple):
@@ -84,7 +92,7 @@ class Outcome(NamedTuple):
     rows_before_the_last_session: int
 
 
-def kill_and_resume(folder: Path, *, kills: int, seed: int) -> Outcome:
+def kill_and_resume(folder: Path, *, kills: int, seed: int, pause: float) -> Outcome:
     """Kills a download at random moments and lets the last session finish.
 
     Raises AssertionError when the store is not, byte for byte, the one of an unbroken download, or when a bar
@@ -93,7 +101,7 @@ def kill_and_resume(folder: Path, *, kills: int, seed: int) -> Outcome:
     end = START + LENGTH * 60_000
     bars = with_holes(make_bars(LENGTH))
     unbroken = CandleStore(folder / "unbroken")
-    download(MemorySource(bars), unbroken, plan(unbroken, ["BTCUSDT"], "1m", START, end), now_ms=START * 2)
+    download(MemorySource(bars), unbroken, plan(unbroken, ["BTCUSDT"], "1m", START, end))
     random = np.random.default_rng(seed)
     store = CandleStore(folder / "killed", lock_timeout=0)
     context = forks()
@@ -103,12 +111,12 @@ def kill_and_resume(folder: Path, *, kills: int, seed: int) -> Outcome:
         log.touch()
         left = store.missing_ranges("BTCUSDT", "1m", START, end)
         rows = store.manifest("BTCUSDT", "1m").rows
-        ready = context.Event()
-        process = context.Process(target=run_session, args=(folder / "killed", log, ready))
+        ready = folder / f"session{session}.ready"
+        process = context.Process(target=run_session, args=(folder / "killed", log, ready, pause))
         process.start()
-        assert ready.wait(60)
+        wait_for(ready)
         if session < kills:
-            time.sleep(random.uniform(0, 4.0 / kills))
+            time.sleep(random.uniform(0, 0.2))
             process.kill()
         process.join()
         landed += process.exitcode == -signal.SIGKILL

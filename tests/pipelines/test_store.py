@@ -22,7 +22,7 @@ from pipelines.manifest import StoreDamaged, StoreError, subtract, union
 from pipelines.store import CandleStore, Store, StoreConflict
 from pipelines.tables import BadRows
 from tests.pipelines.bars import START, make_bars, tree
-from tests.pipelines.children import DAYS, append_and_die, append_pieces, forks, hold
+from tests.pipelines.children import DAYS, append_and_die, append_pieces, forks, hold, wait_for
 
 MINUTE = 60_000
 BARS = make_bars(DAYS)  # 31 January to 2 February 2024
@@ -359,10 +359,10 @@ def test_a_second_writer_is_told_who_holds_the_lock_and_a_kill_frees_it(
     store: CandleStore, tmp_path: Path
 ) -> None:
     context = forks()
-    ready = context.Event()
+    ready = tmp_path / "ready"
     process = context.Process(target=hold, args=(tmp_path / "store", ready, 60))
     process.start()
-    assert ready.wait(30)
+    wait_for(ready)
     with pytest.raises(StoreLocked, match=f"bybit-linear-candles-BTCUSDT-1m .*by process {process.pid};"):
         store.append("BTCUSDT", "1m", BARS[:5])
     store.append("ETHUSDT", "1m", BARS[:5])  # another series is free
@@ -405,7 +405,7 @@ def test_without_a_kernel_lock_the_file_is_the_lock(tmp_path: Path, monkeypatch:
 def test_funding_and_instruments_live_in_the_same_machinery(tmp_path: Path) -> None:
     stamps = pl.Series([START, START + 8 * 3_600_000, START + 12 * 3_600_000]).cast(pl.Datetime("ms", "UTC"))
     funding = Store(tmp_path, kind="funding")
-    rates = pl.DataFrame({"time": stamps, "rate": [0.0001, -0.0002, 0.0001]})
+    rates = pl.DataFrame({"funding_time": stamps, "rate": [0.0001, -0.0002, 0.0001]})
     funding.append("BTCUSDT", "events", rates, fetched=(START, END))
     assert funding.missing_ranges("BTCUSDT", "events", START, END + 1) == [(END, END + 1)]
     assert funding.scan(None, "events", *FOREVER).collect()["rate"].to_list() == [0.0001, -0.0002, 0.0001]
@@ -415,14 +415,14 @@ def test_funding_and_instruments_live_in_the_same_machinery(tmp_path: Path) -> N
         funding.append("BTCUSDT", "8h", rates)
 
     instruments = Store(tmp_path, kind="instruments")
-    terms = pl.DataFrame({"time": stamps[:1], "tick_size": [0.1], "lot_size": [0.001], "min_notional": [5.0]})
+    terms = pl.DataFrame({"time": stamps[:1], "tick_size": [0.1], "qty_step": [0.001], "min_notional": [5.0]})
     instruments.append("BTCUSDT", "events", terms)
     instruments.append("BTCUSDT", "events", terms.with_columns(time=pl.lit(stamps[1]), tick_size=pl.lit(0.5)))
     read = instruments.scan(None, "events", *FOREVER).collect()
     assert read["tick_size"].to_list() == [0.1, 0.5]
     assert read["launch_time"].to_list() == [None, None]
-    with pytest.raises(BadRows, match="lot_size not positive"):
-        instruments.append("ETHUSDT", "events", terms.with_columns(lot_size=pl.lit(0.0)))
+    with pytest.raises(BadRows, match="qty_step not positive"):
+        instruments.append("ETHUSDT", "events", terms.with_columns(qty_step=pl.lit(0.0)))
 
     mark = Store(tmp_path, kind="mark")
     assert mark.append("BTCUSDT", "1m", BARS.drop("volume", "turnover")).added == BARS.height

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import socket
 import threading
 import time
 import tracemalloc
-from collections.abc import Iterator
 from typing import get_args
 
 import polars as pl
@@ -17,7 +15,7 @@ from pipelines.sources.bybit import BybitClient, BybitError
 from pipelines.sources.bybit_answers import Kind
 from tests.fakes.exchange import KLINE, NOW, FakeExchange, Fault
 from tests.fakes.faults import ALWAYS, BANNED, CLOUDFRONT, TRUTH, Row, fault_table
-from tests.fakes.truth import VirtualClock, truth
+from tests.fakes.truth import VirtualClock, client_of, truth
 
 MINUTE = 60_000
 START = NOW - NOW % MINUTE - 2600 * MINUTE
@@ -26,26 +24,11 @@ MAX_TOTAL_WAIT = 60.0
 TABLE = fault_table(NOW)
 
 
-@pytest.fixture
-def exchange() -> Iterator[FakeExchange]:
-    with FakeExchange() as running:
-        yield running
-
-
-def client_of(exchange: FakeExchange, clock: VirtualClock, **settings: float) -> BybitClient:
-    options = {"timeout": 0.4, "max_retries": 4, "max_wait": 20.0, **settings}
-    return BybitClient(
-        exchange.url,
-        requests_per_second=math.inf,
-        timeout=options["timeout"],
-        max_retries=int(options["max_retries"]),
-        max_wait=options["max_wait"],
-        max_total_wait=MAX_TOTAL_WAIT,
-        workers=1,
-        clock=clock.time,
-        wall_clock=lambda: NOW / 1e3,
-        sleep=clock.sleep,
-    )
+def patient(exchange: FakeExchange, clock: VirtualClock, **settings: float) -> BybitClient:
+    """A client whose waits take no time, and whose exchange has 0.4 s to answer."""
+    usual = {"timeout": 0.4, "max_retries": 4, "max_wait": 20.0, "max_total_wait": MAX_TOTAL_WAIT}
+    clocks = {"clock": clock.time, "sleep": clock.sleep}
+    return client_of(exchange, workers=1, **{**usual, **clocks, **settings})
 
 
 def test_the_table_has_at_least_sixty_kinds_of_fault() -> None:
@@ -62,7 +45,7 @@ def test_fault(row: Row, exchange: FakeExchange) -> None:
     pieces: list[pl.DataFrame] = []
     error: BybitError | None = None
     began = time.monotonic()
-    with client_of(exchange, clock, max_retries=1 if slow else 4) as client:
+    with patient(exchange, clock, max_retries=1 if slow else 4) as client:
         try:
             for piece in client.iter_klines("linear", "BTCUSDT", "1m", START, END):
                 assert piece.missing == []
@@ -99,7 +82,7 @@ def test_fault(row: Row, exchange: FakeExchange) -> None:
 def test_after_a_ban_nothing_is_sent_for_ten_minutes(exchange: FakeExchange, fault: Fault, kind: str) -> None:
     clock = VirtualClock()
     exchange.fail(fault, times=1, path=None)
-    with client_of(exchange, clock) as client:
+    with patient(exchange, clock) as client:
         for _ in range(3):
             with pytest.raises(BybitError) as caught:
                 client.klines("linear", "BTCUSDT", "1m", START, END)
@@ -158,7 +141,7 @@ def test_waits_as_long_as_asked(
 ) -> None:
     clock = VirtualClock()
     exchange.fail(Fault(status=status, code=body_code, headers=headers), times=1)
-    with client_of(exchange, clock) as client:
+    with patient(exchange, clock) as client:
         client.klines("linear", "BTCUSDT", "1m", START, START + MINUTE)
     assert least <= sum(clock.waits) <= most + 0.01
 
@@ -166,7 +149,7 @@ def test_waits_as_long_as_asked(
 def test_waiting_ends_at_the_total(exchange: FakeExchange) -> None:
     clock = VirtualClock()
     exchange.fail(Fault(status=429, headers=(("Retry-After", "15"),)), times=ALWAYS)
-    with client_of(exchange, clock, max_retries=50) as client, pytest.raises(BybitError) as caught:
+    with patient(exchange, clock, max_retries=50) as client, pytest.raises(BybitError) as caught:
         client.klines("linear", "BTCUSDT", "1m", START, START + MINUTE)
     assert (caught.value.kind, caught.value.retry_after) == ("rate_limited", 15.0)
     assert sum(clock.waits) == 60.0
@@ -176,7 +159,7 @@ def test_waiting_ends_at_the_total(exchange: FakeExchange) -> None:
 def test_another_host_is_never_contacted(exchange: FakeExchange) -> None:
     with FakeExchange() as other:
         exchange.fail(Fault(status=307, headers=(("Location", other.url + KLINE),)), times=ALWAYS)
-        with client_of(exchange, VirtualClock()) as client, pytest.raises(BybitError, match="another host"):
+        with patient(exchange, VirtualClock()) as client, pytest.raises(BybitError, match="another host"):
             client.klines("linear", "BTCUSDT", "1m", START, END)
         assert other.requests == []
 
@@ -184,7 +167,7 @@ def test_another_host_is_never_contacted(exchange: FakeExchange) -> None:
 def test_a_redirect_on_the_same_host_is_followed(exchange: FakeExchange) -> None:
     window = f"?category=linear&symbol=BTCUSDT&interval=1&start={START}&end={START + MINUTE}&limit=1000"
     exchange.fail(Fault(status=308, headers=(("Location", KLINE + window),)), times=2)
-    with client_of(exchange, VirtualClock()) as client:
+    with patient(exchange, VirtualClock()) as client:
         found = client.klines("linear", "BTCUSDT", "1m", START, START + MINUTE)
     assert found.frame.height == 2
     assert len(exchange.requests) == 3
@@ -193,7 +176,7 @@ def test_a_redirect_on_the_same_host_is_followed(exchange: FakeExchange) -> None
 def test_a_gzip_bomb_takes_no_memory(exchange: FakeExchange) -> None:
     bomb = next(row.fault for row in TABLE if row.name == "body: gzip bomb")
     exchange.fail(bomb, times=1)
-    with client_of(exchange, VirtualClock()) as client:
+    with patient(exchange, VirtualClock()) as client:
         tracemalloc.start()
         with pytest.raises(BybitError, match="exceeds"):
             client.klines("linear", "BTCUSDT", "1m", START, START + MINUTE)
