@@ -42,29 +42,29 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from pipelines.market.bars import Bars
 from pipelines.market.costs import BASIS_POINT, Costs
 
 if TYPE_CHECKING:
     from pipelines.market.kernel import Tape, Terms
+
+__all__ = [
+    "AccountState",
+    "Bars",
+    "Floats",
+    "Ledger",
+    "Market",
+    "open_account",
+    "prepare",
+    "simulate",
+    "step",
+]
 
 Floats = NDArray[np.float64]
 
 # Fewer bars than this are not worth a second thread. Accounts are independent, so that the number of
 # threads cannot change a result.
 BARS_A_THREAD = 200_000
-
-
-class Bars(NamedTuple):
-    """Candles of S symbols: [T, S], or [B, T, S] for B different histories."""
-
-    open: Floats
-    high: Floats
-    low: Floats
-    close: Floats
-    volume: Floats | None = None
-    """Base units; needed by impact only."""
-    funding: Floats | None = None
-    """Rate exchanged at the open of the bar on the position held into it; 0 where there is no stamp."""
 
 
 class Ledger(NamedTuple):

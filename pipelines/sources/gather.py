@@ -11,11 +11,12 @@ import polars as pl
 from pipelines import layout
 from pipelines.candles import conform
 from pipelines.errors import UserError
+from pipelines.manifest import StoreError
 from pipelines.params import Params
 from pipelines.sources.bybit import BybitClient, BybitError
 from pipelines.sources.download import Request, Summary, download, plan
-from pipelines.sources.files import FileError, read_file
-from pipelines.manifest import StoreError
+from pipelines.sources.files import read_file
+from pipelines.sources.tabular import FileError
 from pipelines.store import Store
 
 _FUNDING: dict[str, pl.DataType | type[pl.DataType]] = {
