@@ -88,7 +88,7 @@ def save(
     weights: Mapping[str, np.ndarray],
 ) -> None:
     """Writes an agent's directory as a whole: readers see the old one or the new one."""
-    tensors = safetensors.save({name: np.ascontiguousarray(array) for name, array in weights.items()})
+    tensors = safetensors.save({name: np.asarray(array, order="C") for name, array in weights.items()})
     description = {
         "family": family,
         "config": configuration.resolved(config),

@@ -146,6 +146,10 @@ class Replay:
         )
         self.transitions_added += len(streams)
 
+    def complete_rows(self) -> np.ndarray:
+        """The flat rows of all transitions held."""
+        return np.flatnonzero(self._rows["complete"])
+
     def sample(self, batch: int, draw: np.random.Generator) -> np.ndarray:
         """Flat rows `[batch]` of transitions, uniformly and with replacement."""
         filled = self._filled()

@@ -267,8 +267,14 @@ class TradingVectorEnv(Batch):
 class TradingEnv(Single):
     """One account: `TradingVectorEnv` for a single episode at a time, with the same arguments."""
 
-    def __init__(self, bars: Bars | None = None, features: ArrayLike | None = None, **options: Any) -> None:
-        super().__init__(TradingVectorEnv(bars, features, num_envs=1, **options))
+    def __init__(
+        self,
+        bars: Bars | None = None,
+        features: ArrayLike | None = None,
+        costs: Costs | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(TradingVectorEnv(bars, features, costs, num_envs=1, **options))
 
 
 def _episodes(

@@ -1,6 +1,7 @@
-"""The account's arithmetic for one bar, compiled: what `account.simulate` loops and `account.step` calls.
+"""The account's arithmetic for one bar, compiled: one function for `account.simulate` and `account.step`.
 
-Both run this very function, so that the environment and the simulator cannot drift apart. Only
+The simulator carries its accounts through all bars with it and the environment through one, so that the
+two cannot drift apart. Only
 `account` imports this module, and only when it first trades: importing numba takes most of a second.
 Rules and names are explained in `pipelines.market.account`.
 """
@@ -93,8 +94,8 @@ def advance(
     `record[:, b, k + offset]` and `exposure[b, k + offset]`. Returns (0, 0, 0), or (1 + s, t, b) where an
     order of symbol s would have an impact of the whole price or more.
 
-    The bar is not a function of its own: handing a dozen arrays over for every bar costs three times
-    what the bar does (measured; numba counts their references atomically).
+    The bar is not a function of its own: handing a dozen arrays over for every bar costs several times
+    what the bar itself does (numba counts their references atomically).
     """
     opens, highs, lows, closes, rates, depth = tape
     cashes, units, equities, _, ruined = state
@@ -111,7 +112,7 @@ def advance(
                     exposure[b, k + offset, s] = 0.0
                 continue
 
-            # The night: the position is marked at the open and funding is exchanged on it.
+            # The open: the position is marked there and funding is exchanged on it.
             price = 0.0
             funding = 0.0
             value = 0.0

@@ -69,6 +69,11 @@ def test_a_segment_of_either_symbol_is_a_break_even_without_a_missing_bar() -> N
     assert to_dataset(pl.concat([rows, two]), "1h").segment.tolist() == [0] * 6 + [1] * 9
 
 
+def test_a_bar_taken_out_of_the_table_is_a_break() -> None:
+    rows = table(walk(20))
+    assert to_dataset(pl.concat([rows.head(4), rows.slice(5)]), "1h").segment.tolist() == [0] * 4 + [1] * 10
+
+
 def test_order_and_choice_of_symbols() -> None:
     rows = table(pl.concat([walk(20), walk(20, symbol="BBB", seed=1)]))
     both, turned = to_dataset(rows, "1h"), to_dataset(rows, "1h", symbols=["BBB", "AAA"])

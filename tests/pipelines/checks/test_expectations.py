@@ -72,6 +72,7 @@ DEFECTS: dict[str, tuple[Corruption, dict[str, int]]] = {
     "empty time": (lambda t: put(t, 9, open_time=None), {"no_nulls": 1, "gaps": 1}),
     "empty symbol": (lambda t: put(t, 9, symbol=None), {"no_nulls": 1, "gaps": 1}),
     "NaN close": (lambda t: put(t, 9, close=NAN), {"finite": 1}),
+    "NaN low": (lambda t: put(t, 9, low=NAN), {"finite": 1}),
     "NaN volume": (lambda t: put(t, 9, volume=NAN), {"finite": 1}),
     "infinite high": (lambda t: put(t, 9, high=INF), {"finite": 1}),
     "minus infinite low": (lambda t: put(t, 9, low=-INF), {"finite": 1, "positive_prices": 1}),

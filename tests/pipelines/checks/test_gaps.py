@@ -96,6 +96,13 @@ def test_a_move_across_a_hole_is_measured_by_the_time_it_had() -> None:
     assert START + 110 * HOUR not in across["open_time"].to_list()  # 30 / sqrt(10) sigmas
 
 
+def test_moves_across_holes_do_not_stretch_the_yardstick() -> None:
+    table = clean(symbols=("AAAUSDT",))
+    half = drop(put(table, 100, high=table["high"][100] * 1.4), *range(1, BARS, 2))
+    (found,) = find_outliers(half, "1h", jump_sigmas=20).rows(named=True)
+    assert found["sigmas"] == pytest.approx(found["log_move"] / (0.003 * 2**0.5), rel=0.2)
+
+
 def test_stale_runs_repeat_a_close_without_volume() -> None:
     table = clean()
     frozen = table.with_columns(
@@ -114,15 +121,16 @@ def test_two_real_pulls_end_in_an_open_bar(symbol: str) -> None:
     names = {"5m": "5m", "15m": "15m", "1h": "60m", "4h": "240m"}
     pulls = {key: real(f"bybit/{symbol}_{name}.csv", symbol) for key, name in names.items()}
 
-    def contradicted(fine: str, coarse: str) -> list[tuple[datetime, datetime, int, int]]:
+    def contradicted(fine: str, coarse: str) -> list[tuple[object, ...]]:
         rows = compare_intervals(pulls[fine], pulls[coarse], fine_interval=fine, coarse_interval=coarse)
-        return rows.select("open_time", "fine_last", "fine_bars", "whole_bars").rows()
+        return rows.select("open_time", "fine_last", "fine_bars", "whole_bars", "differs").rows()
 
     hourly = datetime(2025, 6, 29, 16, tzinfo=UTC)
-    assert contradicted("5m", "1h") == [(hourly, hourly + timedelta(minutes=55), 12, 12)]
-    assert contradicted("15m", "1h") == [(hourly, hourly + timedelta(minutes=45), 4, 4)]
+    differs = {"BTCUSDT": "low, close, volume", "ETHUSDT": "close, volume"}[symbol]
+    assert contradicted("5m", "1h") == [(hourly, hourly + timedelta(minutes=55), 12, 12, differs)]
+    assert contradicted("15m", "1h") == [(hourly, hourly + timedelta(minutes=45), 4, 4, differs)]
     fine = datetime(2025, 7, 2, 17, tzinfo=UTC)
-    assert contradicted("5m", "15m") == [(fine, fine, 1, 3)]
+    assert contradicted("5m", "15m") == [(fine, fine, 1, 3, "close, volume")]
 
 
 def _coarse(table: pl.DataFrame) -> pl.DataFrame:

@@ -69,10 +69,19 @@ def test_a_leak_on_rare_bars_is_found_beside_them() -> None:
     candles = from_closes(list(walk(3000)["close"]), volume=list(volume))
     registry = Registry()
     registry.feature("filled_back", warm_up=lambda: 1)(
-        lambda: pl.when(pl.col("volume") > 0).then(RETURN).fill_null(strategy="backward")
+        lambda: pl.when(pl.col("volume") > 0).then(RETURN.fill_null(0.0)).fill_null(strategy="backward")
     )
     leaks = find_leaks(candles, registry.resolve(["filled_back"]))
     assert [leak.feature for leak in leaks] == ["filled_back"]
+
+
+def test_a_leak_that_history_happened_not_to_show_is_found_in_the_nonsense() -> None:
+    registry = Registry()
+    registry.feature("crash_ahead", warm_up=lambda: 0)(
+        lambda: (CLOSE.shift(-1) < 0.5 * CLOSE).fill_null(False).cast(pl.Float64)
+    )
+    leaks = find_leaks(walk(2000), registry.resolve(["crash_ahead"]))
+    assert [leak.feature for leak in leaks] == ["crash_ahead"]
 
 
 def test_the_first_bar_that_knew_is_given() -> None:

@@ -239,6 +239,23 @@ def test_a_market_that_stands_still_has_the_neutral_values() -> None:
     assert fading["atr"][-1] < 1e-9
 
 
+@pytest.mark.parametrize("name", DEFAULT_FEATURES)
+def test_a_market_that_never_moved_has_neutral_values_from_the_first_row(name: str) -> None:
+    (feature,) = resolve([name])
+    candles = from_closes([0.1] * (feature.warm_up + 3), volume=[0.0] * (feature.warm_up + 3))
+    values = compute(candles.lazy(), [feature]).collect()[feature.name]
+    assert values.len() == 3
+    assert values.abs().max() <= 1e-12
+
+
+def test_moves_too_small_for_a_deviation_are_neutral() -> None:
+    closes = [1e-3, float(np.nextafter(1e-3, 1))] * 30
+    values = compute(from_closes(closes).lazy(), resolve(["bollinger_position"])).collect()[
+        "bollinger_position"
+    ]
+    assert values.abs().max() <= math.sqrt(19) / 2
+
+
 def test_the_default_features_are_all_there_are() -> None:
     assert {name.partition("(")[0] for name in DEFAULT_FEATURES} == set(REGISTRY.describe())
     assert all(REGISTRY.describe().values())

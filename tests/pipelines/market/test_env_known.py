@@ -141,6 +141,40 @@ class TestLinearQuadratic:
             np.cov((r - f @ np.array(self.TASK.loadings).T).T), [[1, 0.3], [0.3, 2]], atol=0.05
         )
 
+    def test_the_optimal_policy_earns_the_value_that_dynamic_programming_gives(self) -> None:
+        task, steps = self.TASK, 120
+        beta, size = 1 - task.discount_rate, 2
+        b, cost, sigma = (np.array(m) for m in (task.loadings, task.cost, task.return_covariance))
+        keep = np.zeros((4, 4))  # z = (f, x); z' = keep z + put x' + noise
+        keep[:2, :2] = np.eye(2) - task.mean_reversion
+        put = np.vstack([np.zeros((2, 2)), np.eye(2)])
+        state = np.zeros((4, 4))  # reward = z' state z + 2 x'' cross z + x'' own x'
+        state[2:, 2:] = -cost / 2
+        cross = np.hstack([beta * b / 2, cost / 2])
+        own = -beta * task.risk_aversion * sigma / 2 - cost / 2
+        value = np.zeros((4, 4))
+        for _ in range(400):
+            policy = -np.linalg.solve(own + beta * put.T @ value @ put, cross + beta * put.T @ value @ keep)
+            value = state + beta * keep.T @ value @ keep + policy.T @ (cross + beta * put.T @ value @ keep)
+        noise = beta / (1 - beta) * np.trace(value[:2, :2] @ np.array(task.factor_covariance))
+        expected = np.trace(value[:2, :2] @ task.stationary_covariance()) + noise
+
+        def earned(rule: np.ndarray) -> np.ndarray:
+            env = LinearQuadraticVectorEnv(task, num_envs=1500, episode_steps=steps, noise=False, limit=50.0)
+            env.reset(seed=1)
+            total = np.zeros(env.num_envs)
+            for k in range(steps):
+                z = np.hstack([env.factors, env.position])
+                total += beta**k * env.step(z @ rule.T)[1]
+            return total
+
+        best = earned(policy)
+        assert best.mean() == pytest.approx(expected, abs=4 * best.std() / np.sqrt(best.size))
+        assert best.std() / np.sqrt(best.size) < 0.1 * expected
+        myopic = np.hstack([np.linalg.solve(task.risk_aversion * sigma, b), np.zeros((2, size))])
+        for other in (myopic, 0.5 * policy, 1.2 * policy):
+            assert earned(other).mean() < best.mean()
+
     def test_only_time_ends_it(self) -> None:
         env = LinearQuadraticVectorEnv(num_envs=1, episode_steps=3)
         env.reset(seed=0)
