@@ -206,7 +206,7 @@ def _midnight(day: date) -> datetime:
 
 def default_tree() -> dict[str, Any]:
     """All defaults as plain nested values, in the order of `params.yaml`."""
-    tree = Params().model_dump()
+    tree = Params().model_dump(mode="json")
     tree["agents"] = {
         family: configuration.resolved(models.config_class(family)()) for family in models.FAMILIES
     }
@@ -246,7 +246,19 @@ def _read(file: Path) -> dict[str, Any]:
         return {}
     if not isinstance(tree, dict):
         raise UserError(f"{file}: must be a mapping of sections, not {type(tree).__name__}")
-    return tree
+    return _as_text(tree)
+
+
+def _as_text(tree: dict[str, Any]) -> dict[str, Any]:
+    """Dates that stand without quotes are the text that they were."""
+    return {
+        key: _as_text(value)
+        if isinstance(value, dict)
+        else value.isoformat()
+        if isinstance(value, date)
+        else value
+        for key, value in tree.items()
+    }
 
 
 def _layer(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -76,7 +76,8 @@ def mean_reversion(closes: Array, *, window: int, sigmas: float) -> Array:
     defined = np.isfinite(deviation) & (deviation > 0)
     distance = np.divide(logs - mean, deviation, out=np.zeros_like(logs), where=defined)
     steps: Array = np.clip(np.round(-2.0 * distance / sigmas) / 2.0, -1.0, 1.0)
-    return steps / closes.shape[1]
+    weights: Array = steps / closes.shape[1]
+    return weights
 
 
 def random_positions(closes: Array, *, hold: int, grid: tuple[float, ...], seed: int) -> Array:

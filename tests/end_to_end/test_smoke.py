@@ -106,7 +106,7 @@ def test_failed_candles_stop_the_run_with_a_list(tmp_path: Path) -> None:
     (folder / "candles/BAD_1h.csv").write_text("\n".join(rows) + "\n")
     edit(folder / "params.yaml", "source: simulator", "source: files")
     edit(folder / "params.yaml", "    - SIM\n", "    - BAD\n")
-    edit(folder / "params.yaml", "end: 2024-09-27", "end: 2022-01-02")
+    edit(folder / "params.yaml", 'end: "2024-09-27"', 'end: "2022-01-02"')
     failed = run("dvc", "repro", "validate", folder=folder, check=False)
     assert failed.returncode != 0
     assert "failed: " in failed.stderr
