@@ -45,7 +45,7 @@ def net(weights: Floats, ahead: Floats, cost_bps: float = 6.5) -> float:
     return float(weights @ ahead - cost_bps * 1e-4 * np.abs(np.diff(weights, prepend=0.0)).sum())
 
 
-# --- the oracle ------------------------------------------------------------------------------------------------
+# --- the oracle --------
 
 
 def test_the_rule_is_the_best_of_all_rules_on_a_small_chain() -> None:
@@ -164,7 +164,7 @@ def test_the_drift_statistic_sees_a_drift_and_only_a_drift() -> None:
     assert drift_statistic(np.cumprod(1 + 0.01 * rng.standard_normal(2000) + 0.002)) > 4
 
 
-# --- linear-quadratic ------------------------------------------------------------------------------------------
+# --- linear-quadratic --------
 
 MARKETS = (LinearQuadratic(), LinearQuadratic.two_assets())
 
