@@ -28,12 +28,12 @@ several symbols, which share the chain and the tail shocks, it reads them all.
 
 How the default was chosen: by random search and then by hand on 240 000 bars of one seed, for the traits
 that the project pins (kurtosis, clustering, shares, R2, Sharpe), never by looking at a model. Three findings
-shaped it. A drift that bends upward (``b``) and lives in volatile hours makes an edge that is visible in R2
-and still hard to earn; one in calm hours would pay a Sharpe ratio of 8 at the same R2. Reversion is the calm
-regime, so that its pull repays the costs only when the price is stretched. A forecast half-life near ten
-bars keeps costs a real part of the problem. Over 120 seeds of 24 000 bars the oracle's R2 is 1.06 % in the
-median (0.70 to 1.42 % from the 10th to the 90th percentile: that much is the luck of a path) and its net
-Sharpe ratio 4.5 (3.5 to 5.7); `benchmarks/simulator.py` has the table.
+shaped it. A drift that bends upward (``b``) and lives in volatile hours is visible in R2 and still hard to
+earn: with one that saturates early the search found Sharpe ratios of 5 to 7 at an R2 of 0.6 to 0.9 %.
+Reversion is the calm regime, so that its pull repays the costs only when the price is stretched. A forecast
+half-life near ten bars keeps costs a real part of the problem. Over 120 seeds of 24 000 bars the oracle's R2
+is 1.06 % in the median (0.70 to 1.42 % from the 10th to the 90th percentile: that much is the luck of a
+path) and its net Sharpe ratio 4.5 (3.5 to 5.7); `benchmarks/simulator.py` has the table.
 """
 
 from __future__ import annotations
@@ -56,7 +56,11 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 
 def compiled(function: _F) -> _F:
-    """Numba's compiled form, kept on disk, with the type of the plain function."""
+    """Numba's compiled form, kept on disk, with the type of the plain function.
+
+    Numba drops the stored form when the function's own file changes, not when a compiled function that it
+    calls from another file does. Compiled functions that call each other therefore share a file: this one.
+    """
     return cast(_F, njit(cache=True)(function))
 
 

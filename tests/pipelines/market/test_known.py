@@ -101,7 +101,7 @@ def test_higher_costs_mean_less_trading_and_less_profit() -> None:
 
 
 def test_no_simpler_rule_on_the_same_beliefs_earns_more() -> None:
-    """Growth summed over ten markets: the dynamic programme against sign and band rules tuned in hindsight."""
+    """Growth summed over ten markets: the dynamic programme against sign and band rules of hindsight."""
     markets = [beliefs("regimes", seed) for seed in range(10)]
     optimum = sum(net(oracle_weights(m, v)[:, 0], r) for m, v, r in markets)
 
