@@ -146,13 +146,15 @@ def test_the_bucket_keeps_the_rate_in_every_five_seconds() -> None:
     assert clock.now - before == pytest.approx(7.0)
 
 
-def test_a_limit_that_one_worker_meets_holds_for_all(exchange: FakeExchange) -> None:
-    exchange.fail(Fault(code=10006, headers=(("X-Bapi-Limit-Reset-Timestamp", str(NOW + 400)),)), skip=2)
-    with client_of(exchange, workers=4) as client:
-        found = client.klines("linear", "BTCUSDT", "1m", LAST_CLOSED - 29_999 * MINUTE, LAST_CLOSED)
-    assert found.frame.height == 30_000
-    gaps = np.diff(sorted(seen.at for seen in exchange.requests))
-    assert gaps.max() > 0.3
+def test_a_limit_that_one_question_meets_holds_for_the_next(exchange: FakeExchange) -> None:
+    clock = VirtualClock()
+    exchange.fail(Fault(code=10006, headers=(("X-Bapi-Limit-Reset-Timestamp", str(NOW + 7000)),)))
+    with client_of(exchange, clock=clock.time, sleep=clock.sleep, max_retries=0) as client:
+        with pytest.raises(BybitError, match="10006"):
+            client.klines("linear", "BTCUSDT", "1m", LAST_CLOSED, LAST_CLOSED)
+        assert clock.waits == []
+        assert client.klines("linear", "BTCUSDT", "1m", LAST_CLOSED, LAST_CLOSED).frame.height == 1
+        assert sum(clock.waits) == pytest.approx(7.0)
 
 
 def test_the_rate_holds_with_many_workers(exchange: FakeExchange) -> None:
