@@ -29,7 +29,7 @@ def main() -> None:
     options = parser.parse_args()
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        outcome = kill_and_resume(Path(folder), kills=options.kills, seed=options.seed, pause=0.006)
+        outcome = kill_and_resume(Path(folder), kills=options.kills, seed=options.seed)
     figures = {**outcome._asdict(), "identical": True, "seconds": round(time.perf_counter() - started, 1)}
     print(figures)
     results = {

@@ -136,14 +136,17 @@ class Store:
     def files(self, symbols: Sequence[str] | None, interval: str, start: Time, end: Time) -> list[Path]:
         """The partitions that can hold a row of `[start, end)`, by symbol and month."""
         wanted = to_ms(start), to_ms(end)
-        known = {symbol for symbol, stored in self.series() if stored == interval}
-        unknown = [symbol for symbol in symbols or () if symbol not in known]
+        if symbols is None:  # a walk over the whole store, which a handful of names need not pay for
+            symbols = [symbol for symbol, stored in self.series() if stored == interval]
+        unknown = [
+            name for name in symbols if not (self._series(name, interval) / manifests.FILE_NAME).exists()
+        ]
         if unknown:
             raise StoreError(
                 f"no {self.table.kind} of {', '.join(unknown)} at {interval} below {self.folder}"
             )
         found: list[Path] = []
-        for symbol in sorted(known if symbols is None else set(symbols)):
+        for symbol in sorted(set(symbols)):
             folder = self._series(symbol, interval)
             stored = manifests.read(folder, self._identity(symbol, interval))
             for _, part in sorted(stored.partitions.items()):

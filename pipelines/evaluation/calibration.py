@@ -59,7 +59,7 @@ class DreamGap(NamedTuple):
 def gaussian_nll(outcome: ArrayLike, mean: ArrayLike, deviation: ArrayLike) -> Floats:
     """−log density of `outcome` under N(mean, deviation²); shapes broadcast."""
     spread = _positive(deviation)
-    z = (np.asarray(outcome, dtype=np.float64) - mean) / spread
+    z = (_floats(outcome) - _floats(mean)) / spread
     return np.asarray(0.5 * z**2 + np.log(spread) + HALF_LOG_TWO_PI)
 
 
@@ -70,10 +70,10 @@ def mixture_nll(outcome: ArrayLike, weights: ArrayLike, means: ArrayLike, deviat
         outcome: [...]
         weights, means, deviations: [..., K]; weights are at least 0 and sum to 1.
     """
-    share = np.asarray(weights, dtype=np.float64)
+    share = _floats(weights)
     if np.any(share < 0.0) or not np.allclose(share.sum(axis=-1), 1.0, atol=1e-6):
         raise ValueError("mixture weights are at least 0 and sum to 1")
-    parts = -gaussian_nll(np.asarray(outcome, dtype=np.float64)[..., None], means, deviations)
+    parts = -gaussian_nll(_floats(outcome)[..., None], means, deviations)
     return np.asarray(-logsumexp(parts, axis=-1, b=share))
 
 
@@ -84,8 +84,8 @@ def reference_nll(outcome: ArrayLike, train: ArrayLike) -> Reference:
     before", with the deviation of the training changes; the first bar of `outcome` follows the last
     one of `train`.
     """
-    past = np.asarray(train, dtype=np.float64)
-    seen = np.asarray(outcome, dtype=np.float64)
+    past = _floats(train)
+    seen = _floats(outcome)
     if past.size < 3:
         raise ValueError(f"the references need at least 3 training outcomes, got {past.size}")
     before = np.concatenate([past[-1:], seen[:-1]])
@@ -102,19 +102,24 @@ def skill(model: ArrayLike, reference: Reference, *, seed: int, block: float | N
     Args:
         model: scores [T] of the model for the same outcomes as `reference`.
     """
-    scores = np.asarray(model, dtype=np.float64)
+    scores = _floats(model)
     gains = [
         mean_confidence_interval(other - scores, block=block, seed=seed)
         for other in (reference.gaussian, reference.persistence)
     ]
-    means = (float(part.mean()) for part in (scores, reference.gaussian, reference.persistence))
-    return Skill(*means, *gains)
+    return Skill(
+        model=float(scores.mean()),
+        gaussian=float(reference.gaussian.mean()),
+        persistence=float(reference.persistence.mean()),
+        gain_over_gaussian=gains[0],
+        gain_over_persistence=gains[1],
+    )
 
 
 def crps_gaussian(outcome: ArrayLike, mean: ArrayLike, deviation: ArrayLike) -> Floats:
     """Continuous ranked probability score of N(mean, deviation²): Gneiting and Raftery (2007), eq. 21."""
     spread = _positive(deviation)
-    z = (np.asarray(outcome, dtype=np.float64) - mean) / spread
+    z = (_floats(outcome) - _floats(mean)) / spread
     density = np.exp(-0.5 * z**2 - HALF_LOG_TWO_PI)
     return np.asarray(spread * (z * (2.0 * ndtr(z) - 1.0) + 2.0 * density - 1.0 / math.sqrt(math.pi)))
 
@@ -129,11 +134,11 @@ def crps_samples(outcome: ArrayLike, samples: ArrayLike) -> Floats:
         outcome: [...]
         samples: [..., M], M at least 2.
     """
-    draws = np.sort(np.asarray(samples, dtype=np.float64), axis=-1)
+    draws = np.sort(_floats(samples), axis=-1)
     number = draws.shape[-1]
     if number < 2:
         raise ValueError(f"needs at least 2 samples a forecast, got {number}")
-    error = np.abs(draws - np.asarray(outcome, dtype=np.float64)[..., None]).mean(axis=-1)
+    error = np.abs(draws - _floats(outcome)[..., None]).mean(axis=-1)
     # Σ over pairs |X_i − X_j| (i < j) = Σ (2 k − M − 1) X_(k), k = 1..M
     weight = 2.0 * np.arange(1, number + 1) - number - 1.0
     return np.asarray(error - (draws @ weight) / (number * (number - 1)))
@@ -141,13 +146,13 @@ def crps_samples(outcome: ArrayLike, samples: ArrayLike) -> Floats:
 
 def pit_gaussian(outcome: ArrayLike, mean: ArrayLike, deviation: ArrayLike) -> Floats:
     """Probability integral transform: where each outcome falls in its forecast, uniform if calibrated."""
-    return np.asarray(ndtr((np.asarray(outcome, dtype=np.float64) - mean) / _positive(deviation)))
+    return np.asarray(ndtr((_floats(outcome) - _floats(mean)) / _positive(deviation)))
 
 
 def pit_mixture(outcome: ArrayLike, weights: ArrayLike, means: ArrayLike, deviations: ArrayLike) -> Floats:
     """The same for a mixture of Gaussians, arguments as in `mixture_nll`."""
-    z = (np.asarray(outcome, dtype=np.float64)[..., None] - means) / _positive(deviations)
-    return np.asarray((np.asarray(weights, dtype=np.float64) * np.exp(log_ndtr(z))).sum(axis=-1))
+    z = (_floats(outcome)[..., None] - _floats(means)) / _positive(deviations)
+    return np.asarray((_floats(weights) * np.exp(log_ndtr(z))).sum(axis=-1))
 
 
 def pit_samples(outcome: ArrayLike, samples: ArrayLike, *, seed: int) -> Floats:
@@ -156,8 +161,8 @@ def pit_samples(outcome: ArrayLike, samples: ArrayLike, *, seed: int) -> Floats:
     Without the spreading (which consumes `seed`) ranks would pile up on M + 1 points, and ties, as of
     a model that says 0, on one.
     """
-    draws = np.asarray(samples, dtype=np.float64)
-    seen = np.asarray(outcome, dtype=np.float64)
+    draws = _floats(samples)
+    seen = _floats(outcome)
     below = (draws < seen[..., None]).sum(axis=-1)
     equal = (draws == seen[..., None]).sum(axis=-1)
     within = np.random.default_rng(seed).random(seen.shape)
@@ -166,14 +171,14 @@ def pit_samples(outcome: ArrayLike, samples: ArrayLike, *, seed: int) -> Floats:
 
 def pit_histogram(pit: ArrayLike, bins: int = 10) -> Floats:
     """Share of outcomes in each of `bins` equal bins; 1 / bins each if calibrated. U: overconfident."""
-    values = np.asarray(pit, dtype=np.float64).ravel()
+    values = _floats(pit).ravel()
     counts, _ = np.histogram(values, bins=bins, range=(0.0, 1.0))
     return counts / max(1, values.size)
 
 
 def calibration_error(pit: ArrayLike) -> float:
     """Largest distance between the law of the transform and the uniform one (0 is calibrated)."""
-    values = np.sort(np.asarray(pit, dtype=np.float64).ravel())
+    values = np.sort(_floats(pit).ravel())
     steps = np.arange(values.size + 1) / values.size
     return float(max(np.max(steps[1:] - values), np.max(values - steps[:-1])))
 
@@ -189,18 +194,18 @@ def coverage_gaussian(
     Returns:
         [L, H], to be compared with `levels` [L].
     """
-    z = np.abs((np.asarray(outcome, dtype=np.float64) - mean) / _positive(deviation))  # [E, H]
-    wide = ndtri(0.5 + np.asarray(levels, dtype=np.float64) / 2.0)  # [L]
+    z = np.abs((_floats(outcome) - _floats(mean)) / _positive(deviation))  # [E, H]
+    wide = ndtri(0.5 + _floats(levels) / 2.0)  # [L]
     return np.asarray((z[None] <= wide[:, None, None]).mean(axis=1))
 
 
 def coverage_samples(outcome: ArrayLike, samples: ArrayLike, levels: ArrayLike = (0.5, 0.8, 0.95)) -> Floats:
     """The same from samples [E, H, M] of the forecasts; [L, H]."""
-    shares = np.asarray(levels, dtype=np.float64)
-    draws = np.asarray(samples, dtype=np.float64)
+    shares = _floats(levels)
+    draws = _floats(samples)
     edges = np.concatenate([0.5 - shares / 2.0, 0.5 + shares / 2.0])
     low, high = np.split(np.quantile(draws, edges, axis=-1), 2)  # [L, E, H]
-    seen = np.asarray(outcome, dtype=np.float64)
+    seen = _floats(outcome)
     return np.asarray(((low <= seen) & (seen <= high)).mean(axis=1))
 
 
@@ -210,8 +215,8 @@ def planned_against_realised(planned: ArrayLike, realised: ArrayLike) -> Horizon
     Args:
         planned, realised: [E, H] reward that each of E plans expected, and what the same actions earned.
     """
-    plan = np.asarray(planned, dtype=np.float64)
-    real = np.asarray(realised, dtype=np.float64)
+    plan = _floats(planned)
+    real = _floats(realised)
     if plan.shape != real.shape or plan.ndim != 2 or len(plan) < 2:
         raise ValueError(f"needs two arrays [plans >= 2, steps], got {plan.shape} and {real.shape}")
     error = plan - real  # [E, H]
@@ -234,8 +239,8 @@ def dream_gap(
         dreamed, real: [E] of the same E starting points; pairs, so that a calm start is compared with
             a calm start. Starts that overlap in time need a `block` as long as the overlap.
     """
-    imagined = np.asarray(dreamed, dtype=np.float64)
-    earned = np.asarray(real, dtype=np.float64)
+    imagined = _floats(dreamed)
+    earned = _floats(real)
     if imagined.shape != earned.shape:
         raise ValueError(f"dreams and reality come in pairs, got {imagined.shape} and {earned.shape}")
     gap = imagined - earned
@@ -243,8 +248,12 @@ def dream_gap(
     return DreamGap(float(imagined.mean()), float(earned.mean()), float(gap.mean()), interval)
 
 
+def _floats(values: ArrayLike) -> Floats:
+    return np.asarray(values, dtype=np.float64)
+
+
 def _positive(deviation: ArrayLike) -> Floats:
-    spread = np.asarray(deviation, dtype=np.float64)
+    spread = _floats(deviation)
     if not np.all(spread > 0.0):
         raise ValueError("a deviation is above zero")
     return spread

@@ -96,8 +96,10 @@ def equity_bands(
     rows = np.unique(np.linspace(0, series.size - 1, min(points, series.size)).astype(np.int64))
     length = automatic_block_length(series).stationary if block is None else block
     draws = resampled_equity(series, rows, block=length, replications=replications, seed=seed)
-    low, high = np.quantile(draws, [(1.0 - level) / 2.0, (1.0 + level) / 2.0], axis=0)
-    return Bands(rows, np.cumprod(1.0 + series)[rows], np.asarray(low), np.asarray(high))
+    edges = [(1.0 - level) / 2.0, (1.0 + level) / 2.0]
+    band: Floats = np.asarray(np.quantile(draws, edges, axis=0), dtype=np.float64)
+    growth: Floats = np.asarray(np.cumprod(1.0 + series), dtype=np.float64)[rows]
+    return Bands(rows, growth, band[0], band[1])
 
 
 def _resampled_figures(

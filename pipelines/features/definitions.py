@@ -216,11 +216,10 @@ def macd_histogram(fast: int, slow: int, signal: int) -> pl.Expr:
 def bollinger_position(window: int, width: float) -> pl.Expr:
     """Where the close lies between the bands: -1 at the lower, 1 at the upper; 0 where nothing moved."""
     bands = bollinger_bands(window)
-    flat = _still(window - 1) | (bands.deviation <= 0)
     # No value of a sample lies further than sqrt(n - 1) deviations from its mean; rounding might.
     furthest = math.sqrt(max(window - 1, 0)) / width
     position = (_close - bands.middle) / (width * bands.deviation)
-    return _neutral_where(flat, position.clip(-furthest, furthest))
+    return _neutral_where(_still(window - 1), position.clip(-furthest, furthest))
 
 
 @feature("atr", window=14, warm_up=lambda window: window - 1 + memory(1 / window))

@@ -152,16 +152,22 @@ class BybitClient:
 
     def klines_many(self, queries: Iterable[Query]) -> list[Klines]:
         """Several symbols and ranges at once, in the order of the queries."""
-        plan = [(_series(KLINE_PATH, *query[:3]), *_span(query.start, query.end)) for query in queries]
-        return list(self._fetch(plan))
+        return list(self._fetch(_plan(queries)))
 
     def iter_klines(
         self, category: str, symbol: str, interval: str, start: int | datetime, end: int | datetime
     ) -> Iterator[Klines]:
         """As `klines`, window by window in ascending order: memory stays flat in the length of history."""
-        series = _series(KLINE_PATH, category, symbol, interval)
-        plan = [(series, *_span(start, end))]
+        plan = _plan([Query(category, symbol, interval, start, end)])
         return (piece for _, piece in self._windows(plan))
+
+    def iter_klines_many(self, queries: Iterable[Query]) -> Iterator[tuple[int, Klines]]:
+        """Several symbols and ranges at once, window by window: (number of the query, its next window).
+
+        The queries come one after the other, each in ascending order, while up to two windows a worker
+        are already on their way.
+        """
+        return self._windows(_plan(queries))
 
     def funding_history(
         self, category: str, symbol: str, start: int | datetime, end: int | datetime
@@ -303,6 +309,10 @@ class BybitClient:
             raise BybitError("unavailable", "the client was closed") from error
 
 
+def _plan(queries: Iterable[Query]) -> list[tuple[Series, int, int]]:
+    return [(_series(KLINE_PATH, *query[:3]), *_span(query.start, query.end)) for query in queries]
+
+
 def _series(path: str, category: str, symbol: str, interval: str) -> Series:
     mark = path == MARK_PATH
     _check_names(category, symbol, ("linear", "inverse") if mark else ("spot", "linear", "inverse"))
@@ -330,19 +340,21 @@ def _span(start: int | datetime, end: int | datetime) -> tuple[int, int]:
 
 
 def _milliseconds(value: int | datetime, name: str) -> int:
+    refused = f"{name} must be epoch milliseconds or a datetime with a zone"
     if isinstance(value, datetime):
         if value.tzinfo is None or value.utcoffset() is None:
             raise BadRequest(f"{name} is a datetime without a zone")
-        return epoch_ms(value)
-    if isinstance(value, bool):
-        raise BadRequest(f"{name} must be epoch milliseconds or a datetime with a zone")
-    try:
-        at = operator.index(value)
-    except TypeError as error:
-        raise BadRequest(f"{name} must be epoch milliseconds or a datetime with a zone") from error
+        at = epoch_ms(value)
+    elif isinstance(value, bool):
+        raise BadRequest(refused)
+    else:
+        try:
+            at = operator.index(value)
+        except TypeError as error:
+            raise BadRequest(refused) from error
     if not 10**11 <= at < 10**14:
-        # Seconds give an empty list from the exchange and no error; milliseconds before 1973 mean the same.
-        raise BadRequest(f"{name} {at} is not a time in milliseconds (is it in seconds?)")
+        # The exchange answers seconds with an empty list and no error; as milliseconds they lie before 1973.
+        raise BadRequest(f"{name} {at} is not a time in milliseconds after 1973 (is it in seconds?)")
     return at
 
 

@@ -167,13 +167,14 @@ class Transport:
             try:
                 return self._once(url)
             except BybitError as error:
-                if not error.retry or attempt >= self.limits.max_retries:
+                if not error.retry:
                     raise
                 wait = self._wait(attempt, error.retry_after)
-                if self._clock() + wait - started > self.limits.max_total_wait:
-                    raise
                 if error.kind == "rate_limited":
-                    self._bucket.pause(wait)
+                    self._bucket.pause(wait)  # for every thread, also when this question is given up
+                late = self._clock() + wait - started > self.limits.max_total_wait
+                if late or attempt >= self.limits.max_retries:
+                    raise
             self._sleep(wait)
         raise AssertionError("unreachable")
 

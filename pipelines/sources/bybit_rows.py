@@ -87,10 +87,10 @@ INTERVALS: dict[str, Interval] = {
 def interval(name: str) -> Interval:
     """The interval of one of the exchange's codes ("60", "D", "M") or of our names ("1h", "1d")."""
     code = name
-    if name in INTERVALS_MS:
+    if isinstance(name, str) and name in INTERVALS_MS:
         minutes = INTERVALS_MS[name] // MINUTE_MS
         code = "D" if minutes == 1440 else str(minutes)
-    if code not in INTERVALS:
+    if not isinstance(code, str) or code not in INTERVALS:
         raise BadRequest(f"interval {name!r} is unknown; allowed: {', '.join([*INTERVALS, *INTERVALS_MS])}")
     return INTERVALS[code]
 

@@ -25,6 +25,15 @@ row ``t`` is the one that governs bar ``t + 1``; the chain moves at each close.
 The filter is Hamilton's (1989): predict with the transition matrix, weigh with the likelihood. It sees closes
 only, and misses nothing by that: ranges and volume are functions of closes and independent noise. With
 several symbols, which share the chain and the tail shocks, it reads them all.
+
+How the default was chosen: by random search and then by hand on 240 000 bars of one seed, for the traits
+that the project pins (kurtosis, clustering, shares, R2, Sharpe), never by looking at a model. Three findings
+shaped it. A drift that bends upward (``b``) and lives in volatile hours is visible in R2 and still hard to
+earn: with one that saturates early the search found Sharpe ratios of 5 to 7 at an R2 of 0.6 to 0.9 %.
+Reversion is the calm regime, so that its pull repays the costs only when the price is stretched. A forecast
+half-life near ten bars keeps costs a real part of the problem. Over 120 seeds of 24 000 bars the oracle's R2
+is 1.06 % in the median (0.70 to 1.42 % from the 10th to the 90th percentile: that much is the luck of a
+path) and its net Sharpe ratio 4.5 (3.5 to 5.7); `benchmarks/simulator.py` has the table.
 """
 
 from __future__ import annotations
@@ -47,7 +56,11 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 
 def compiled(function: _F) -> _F:
-    """Numba's compiled form, kept on disk, with the type of the plain function."""
+    """Numba's compiled form, kept on disk, with the type of the plain function.
+
+    Numba drops the stored form when the function's own file changes, not when a compiled function that it
+    calls from another file does. Compiled functions that call each other therefore share a file: this one.
+    """
     return cast(_F, njit(cache=True)(function))
 
 
@@ -65,17 +78,17 @@ class RegimeParameters:
     `e`; the mean variance must be 1.
     """
 
-    mean_hours: tuple[float, float, float] = (200.0, 180.0, 110.0)
-    volatility: tuple[float, float, float] = (0.0065, 0.0045, 0.0115)
-    trend_strength: float = 0.22
-    trend_half_life: float = 8.0
-    reversion_strength: float = 0.40
-    reversion_half_life: float = 48.0
-    threshold: float = 1.5
-    clustering: float = 0.25
-    variance_half_life: float = 12.0
-    tail_probabilities: tuple[float, float, float] = (0.80, 0.17, 0.03)
-    tail_variances: tuple[float, float, float] = (0.6, 2.0, 6.0)
+    mean_hours: tuple[float, float, float] = (105.0, 180.0, 95.0)
+    volatility: tuple[float, float, float] = (0.0055, 0.0022, 0.0078)
+    trend_strength: float = 1.13
+    trend_half_life: float = 6.5
+    reversion_strength: float = 1.2
+    reversion_half_life: float = 36.0
+    threshold: float = 3.8
+    clustering: float = 0.22
+    variance_half_life: float = 10.0
+    tail_probabilities: tuple[float, float, float] = (0.75, 0.22, 0.03)
+    tail_variances: tuple[float, float, float] = (0.68, 1.5, 16 / 3)
 
     def __post_init__(self) -> None:
         half_lives = (self.trend_half_life, self.reversion_half_life, self.variance_half_life)

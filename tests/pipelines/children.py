@@ -9,12 +9,15 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from tqdm import tqdm
 
 from pipelines.sources.download import download, plan
 from pipelines.store import CandleStore
@@ -65,12 +68,13 @@ def append_pieces(root: Path, offset: int) -> None:
         store.append("BTCUSDT", "1m", bars[begin : begin + 300])
 
 
-def run_session(root: Path, log: Path, ready: Path, pause: float) -> None:
+def run_session(root: Path, log: Path, ready: Path) -> None:
     """One process of a download that is likely to be killed before its end."""
+    tqdm.set_lock(threading.RLock())  # its own is a semaphore of the system, which a kill would leak
     bars = make_bars(LENGTH)
     store = CandleStore(root, lock_timeout=0)
     requests = plan(store, ["BTCUSDT"], "1m", START, START + LENGTH * 60_000)
-    source = MemorySource(with_holes(bars), window=50, pause=pause, log=log)
+    source = MemorySource(with_holes(bars), window=50, pause=0.002, log=log)
     ready.touch()
     download(source, store, requests, flush_rows=150)
 
@@ -84,48 +88,54 @@ def wait_for(path: Path) -> None:
 
 
 class Outcome(NamedTuple):
-    """Of the kills, `landed` hit a session that was still at work."""
+    """`kills` landed in sessions that stored `saved` bars; `stores` downloads came to their end."""
 
     kills: int
-    landed: int
-    rows: int
-    rows_before_the_last_session: int
+    stores: int
+    saved: int
 
 
-def kill_and_resume(folder: Path, *, kills: int, seed: int, pause: float) -> Outcome:
-    """Kills a download at random moments and lets the last session finish.
+def kill_and_resume(folder: Path, *, kills: int, seed: int) -> Outcome:
+    """Kills a download at random moments until `kills` have landed, then lets the last session finish.
 
-    Raises AssertionError when the store is not, byte for byte, the one of an unbroken download, or when a bar
-    that was stored is asked for again.
+    A download that finishes in between is compared, and another begun. Raises AssertionError when a store is
+    not, byte for byte, the one of an unbroken download, or when a bar that was stored is asked for again.
     """
     end = START + LENGTH * 60_000
     bars = with_holes(make_bars(LENGTH))
     unbroken = CandleStore(folder / "unbroken")
     download(MemorySource(bars), unbroken, plan(unbroken, ["BTCUSDT"], "1m", START, end))
     random = np.random.default_rng(seed)
-    store = CandleStore(folder / "killed", lock_timeout=0)
     context = forks()
-    landed = rows = 0
-    for session in range(kills + 1):
-        log = folder / f"session{session}.log"
+    landed = stores = saved = 0
+    for session in count():
+        root = folder / f"killed{stores}"
+        store = CandleStore(root, lock_timeout=0)
+        log, ready = folder / f"session{session}.log", folder / f"session{session}.ready"
         log.touch()
         left = store.missing_ranges("BTCUSDT", "1m", START, end)
         rows = store.manifest("BTCUSDT", "1m").rows
-        ready = folder / f"session{session}.ready"
-        process = context.Process(target=run_session, args=(folder / "killed", log, ready, pause))
+        last = landed == kills
+        process = context.Process(target=run_session, args=(root, log, ready))
         process.start()
         wait_for(ready)
-        if session < kills:
-            time.sleep(random.uniform(0, 0.2))
+        if not last:
+            time.sleep(random.uniform(0, 0.4))
             process.kill()
         process.join()
-        landed += process.exitcode == -signal.SIGKILL
-        assert process.exitcode == 0 or session < kills
         for line in log.read_text().splitlines():
             begin, stop = map(int, line.split())
             assert any(a <= begin and stop <= b for a, b in left), "a stored bar was asked for again"
         assert store.verify() == []
-    with store.writing("BTCUSDT", "1m"):  # sweeps what a kill after the last append may have left behind
-        pass
-    assert tree(folder / "killed") == tree(folder / "unbroken"), "the bytes differ from an unbroken download"
-    return Outcome(kills, landed, store.manifest("BTCUSDT", "1m").rows, rows)
+        if process.exitcode == -signal.SIGKILL:
+            landed += 1
+            saved += store.manifest("BTCUSDT", "1m").rows - rows
+            continue
+        assert process.exitcode == 0
+        with store.writing("BTCUSDT", "1m"):  # sweeps what a kill after the last append may have left behind
+            pass
+        assert tree(root) == tree(folder / "unbroken"), "not the bytes of an unbroken download"
+        stores += 1
+        if last:
+            break
+    return Outcome(landed, stores, saved)

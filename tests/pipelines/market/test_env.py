@@ -127,12 +127,12 @@ class TestTrading:
         np.testing.assert_allclose(shown[..., 4], 1 - ledger.equity / peak, rtol=1e-6, atol=1e-7)
 
     def test_reward_is_log_growth_less_new_drawdown(self) -> None:
-        bars = line(100, 100, 90, 80, 88, 99)
+        bars = line(100, 100, 110, 99, 88, 99)
         env = TradingEnv(bars, costs=FREE, start="first", episode_bars=None, drawdown_penalty=2.0)
         env.reset(seed=0)
         rewards = [env.step(4)[1] for _ in range(5)]
-        plain = np.log([1, 0.9, 80 / 90, 1.1, 99 / 88])
-        assert rewards == pytest.approx(list(plain - 2 * np.array([0, 0.1, 0.1, 0, 0])))
+        plain = np.log([1, 1.1, 0.9, 88 / 99, 99 / 88])
+        assert rewards == pytest.approx(list(plain - 2 * np.array([0, 0, 0.1, 0.1, 0])))
 
     def test_ruin_terminates_with_a_finite_reward_and_the_next_step_resets(self) -> None:
         bars, costs = line(100, 100, 40, 40, 40), replace(FREE, leverage=3.0)

@@ -45,7 +45,7 @@ def net(weights: Floats, ahead: Floats, cost_bps: float = 6.5) -> float:
     return float(weights @ ahead - cost_bps * 1e-4 * np.abs(np.diff(weights, prepend=0.0)).sum())
 
 
-# --- the oracle ------------------------------------------------------------------------------------------------
+# --- the oracle --------
 
 
 def test_the_rule_is_the_best_of_all_rules_on_a_small_chain() -> None:
@@ -101,7 +101,7 @@ def test_higher_costs_mean_less_trading_and_less_profit() -> None:
 
 
 def test_no_simpler_rule_on_the_same_beliefs_earns_more() -> None:
-    """Growth summed over ten markets: the dynamic programme against sign and band rules tuned in hindsight."""
+    """Growth summed over ten markets: the dynamic programme against sign and band rules of hindsight."""
     markets = [beliefs("regimes", seed) for seed in range(10)]
     optimum = sum(net(oracle_weights(m, v)[:, 0], r) for m, v, r in markets)
 
@@ -164,7 +164,7 @@ def test_the_drift_statistic_sees_a_drift_and_only_a_drift() -> None:
     assert drift_statistic(np.cumprod(1 + 0.01 * rng.standard_normal(2000) + 0.002)) > 4
 
 
-# --- linear-quadratic ------------------------------------------------------------------------------------------
+# --- linear-quadratic --------
 
 MARKETS = (LinearQuadratic(), LinearQuadratic.two_assets())
 

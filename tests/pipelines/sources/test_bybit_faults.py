@@ -25,8 +25,8 @@ TABLE = fault_table(NOW)
 
 
 def patient(exchange: FakeExchange, clock: VirtualClock, **settings: float) -> BybitClient:
-    """A client whose waits take no time, and whose exchange has 0.4 s to answer."""
-    usual = {"timeout": 0.4, "max_retries": 4, "max_wait": 20.0, "max_total_wait": MAX_TOTAL_WAIT}
+    """A client whose waits take no time."""
+    usual = {"max_retries": 4, "max_wait": 20.0, "max_total_wait": MAX_TOTAL_WAIT}
     clocks = {"clock": clock.time, "sleep": clock.sleep}
     return client_of(exchange, workers=1, **{**usual, **clocks, **settings})
 
@@ -40,12 +40,12 @@ def test_the_table_has_at_least_sixty_kinds_of_fault() -> None:
 def test_fault(row: Row, exchange: FakeExchange) -> None:
     clock = VirtualClock()
     exchange.fail(row.fault, times=row.times, skip=1)  # the first page is good
-    slow = row.fault.wire in ("hang", "drip", "drip_headers")
+    slow = {"timeout": 0.5, "max_retries": 1} if row.fault.wire in ("hang", "drip", "drip_headers") else {}
     expected = truth("linear", "BTCUSDT", "1", START, END)
     pieces: list[pl.DataFrame] = []
     error: BybitError | None = None
     began = time.monotonic()
-    with patient(exchange, clock, max_retries=1 if slow else 4) as client:
+    with patient(exchange, clock, **slow) as client:
         try:
             for piece in client.iter_klines("linear", "BTCUSDT", "1m", START, END):
                 assert piece.missing == []
@@ -64,9 +64,9 @@ def test_fault(row: Row, exchange: FakeExchange) -> None:
         assert error.url.startswith(exchange.url)
         assert KLINE in error.url
     # Bounded: real time, waited time, requests, and no wait before the moment it starts.
-    assert time.monotonic() - began < 4.0
+    assert time.monotonic() - began < 8.0
     assert all(0 < wait <= 20.0 for wait in clock.waits)
-    assert sum(clock.waits) <= MAX_TOTAL_WAIT
+    assert sum(clock.waits) <= 2 * MAX_TOTAL_WAIT  # the window that failed, and the next one, under way
     assert len(exchange.asked()) <= 12
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import pickle
 import threading
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 
 from pipelines.sources.bybit import BadRequest, BybitClient, BybitError, Progress, Query
@@ -41,6 +42,8 @@ LAST_CLOSED = NOW - NOW % MINUTE - MINUTE  # the minute that ended 20 s ago
         ("linear", "BTCUSDT", "1m", float(NOW), NOW, "start"),
         ("linear", "BTCUSDT", "1m", str(NOW), NOW, "start"),
         ("linear", "BTCUSDT", "1m", datetime(2024, 1, 1), NOW, "without a zone"),
+        ("linear", "BTCUSDT", "1m", datetime(1960, 1, 1, tzinfo=UTC), NOW, "after 1973"),
+        ("linear", "BTCUSDT", 60, NOW - HOUR, NOW, "interval"),
         ("linear", "BTCUSDT", "7m", NOW - HOUR, NOW, "interval"),
         ("linear", "BTCUSDT", "1M", NOW - HOUR, NOW, "interval"),
         ("linear", "btcusdt", "1m", NOW - HOUR, NOW, "upper case"),
@@ -143,13 +146,15 @@ def test_the_bucket_keeps_the_rate_in_every_five_seconds() -> None:
     assert clock.now - before == pytest.approx(7.0)
 
 
-def test_a_limit_that_one_worker_meets_holds_for_all(exchange: FakeExchange) -> None:
-    exchange.fail(Fault(code=10006, headers=(("X-Bapi-Limit-Reset-Timestamp", str(NOW + 400)),)), skip=2)
-    with client_of(exchange, workers=4) as client:
-        found = client.klines("linear", "BTCUSDT", "1m", LAST_CLOSED - 29_999 * MINUTE, LAST_CLOSED)
-    assert found.frame.height == 30_000
-    gaps = np.diff(sorted(seen.at for seen in exchange.requests))
-    assert gaps.max() > 0.3
+def test_a_limit_that_one_question_meets_holds_for_the_next(exchange: FakeExchange) -> None:
+    clock = VirtualClock()
+    exchange.fail(Fault(code=10006, headers=(("X-Bapi-Limit-Reset-Timestamp", str(NOW + 7000)),)))
+    with client_of(exchange, clock=clock.time, sleep=clock.sleep, max_retries=0) as client:
+        with pytest.raises(BybitError, match="10006"):
+            client.klines("linear", "BTCUSDT", "1m", LAST_CLOSED, LAST_CLOSED)
+        assert clock.waits == []
+        assert client.klines("linear", "BTCUSDT", "1m", LAST_CLOSED, LAST_CLOSED).frame.height == 1
+        assert sum(clock.waits) == pytest.approx(7.0)
 
 
 def test_the_rate_holds_with_many_workers(exchange: FakeExchange) -> None:
@@ -182,6 +187,17 @@ def test_many_symbols_come_in_the_order_of_the_questions(exchange: FakeExchange)
         assert found.frame.equals(truth(query.category, query.symbol, "60", query.start, NOW))
         assert found.missing == []
     assert together[0].frame["close"][5] != together[3].frame["close"][5]
+
+
+def test_many_symbols_can_come_window_by_window(exchange: FakeExchange) -> None:
+    queries = [Query("linear", symbol, "1m", NOW - 40 * HOUR, NOW) for symbol in ("ETHUSDT", "BTCUSDT")]
+    with client_of(exchange) as client:
+        pieces = list(client.iter_klines_many(queries))
+        whole = client.klines_many(queries)
+    assert [number for number, _ in pieces] == [0, 0, 0, 1, 1, 1]
+    for wanted, together in enumerate(whole):
+        frames = [piece.frame for number, piece in pieces if number == wanted]
+        assert pl.concat(frames).equals(together.frame)
 
 
 def test_windows_are_handed_out_as_they_come_and_not_all_read_ahead(exchange: FakeExchange) -> None:

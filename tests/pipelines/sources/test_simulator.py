@@ -17,6 +17,7 @@ from pipelines.candles import INTERVALS_MS, SCHEMA, interval_ms
 from pipelines.market.known import oracle_weights
 from pipelines.sources.regimes import (
     REGIMES,
+    REVERSION,
     TREND,
     TURBULENCE,
     Dynamics,
@@ -29,11 +30,16 @@ from pipelines.sources.simulator import TRUTH_SCHEMA, Kind, Simulated, simulate_
 
 START = datetime(2022, 1, 1, tzinfo=UTC)
 BARS = 24_000
-SEEDS = (0, 1, 2, 3, 4, 5, 7, 42)
-PLANTED_LAG_ONE = 0.025
-LAG_ONE_TOLERANCE = 0.035
-KNOWN_CANDLES: list[tuple[float, ...]] = []
-KNOWN_REGIMES: list[int] = []
+SEEDS = (7, 0, 1, 2, 3, 4, 5)
+PLANTED_LAG_ONE = 0.03  # of r, on long paths; the trend's carry beats the reversion's pull
+LAG_ONE_TOLERANCE = 0.03
+KNOWN_CANDLES = [
+    (20000.0, 20022.5, 19916.2, 20010.3, 351.273),
+    (20010.3, 20321.7, 19820.3, 20190.9, 810.269),
+    (20190.9, 20394.7, 20130.6, 20391.2, 979.097),
+    (20391.2, 20526.8, 20337.5, 20465.3, 558.744),
+]
+KNOWN_REGIMES = [2, 2, 2, 2]
 COST = 6.5e-4  # of the traded notional: fee 5.5, half-spread 0.5, slippage 0.5 basis points
 
 
@@ -63,7 +69,7 @@ def net_sharpe(weights: Floats, simple_returns: Floats) -> float:
     return float(net.mean() / net.std() * np.sqrt(8760))
 
 
-# --- the pinned traits of the default ------------------------------------------------------------------------
+# --- the pinned traits of the default --------
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -72,7 +78,7 @@ def test_the_default_market_has_its_pinned_traits(seed: int) -> None:
     r = log_returns(candles)[:, 0]
     centred = r - r.mean()
     assert (centred**4).mean() / (centred**2).mean() ** 2 > 5
-    assert 0.005 < r.std() < 0.009
+    assert 0.0045 < r.std() < 0.009
     assert 0.15 < lag_one(np.abs(r)) < 0.4
     assert lag_one(r) == pytest.approx(PLANTED_LAG_ONE, abs=LAG_ONE_TOLERANCE)
 
@@ -85,13 +91,28 @@ def test_the_default_market_has_its_pinned_traits(seed: int) -> None:
         visits = np.count_nonzero(regime[starts] == k)
         assert np.count_nonzero(regime == k) / visits >= 50, REGIMES[k]
 
-    forecast = truth["filtered_mean"].to_numpy()
-    errors, total = r[1:] - forecast[:-1], r[1:] - r[1:].mean()
-    assert 0.008 < 1 - (errors @ errors) / (total @ total) < 0.015
-    assert lag_one(forecast) > 0.5 ** (1 / 10)  # a half-life of ten bars or more
+    r2, sharpe, _ = oracle_traits(seed)
+    assert 0.008 < r2 < 0.015
+    assert 3 < sharpe < 6
 
-    weights = oracle_weights(forecast[:, None], truth["filtered_variance"].to_numpy()[:, None])[:, 0]
-    assert 3 < net_sharpe(weights, np.expm1(r)) < 6
+
+def oracle_traits(seed: int) -> tuple[float, float, float]:
+    """One-bar R2 of the filtered mean, net annual Sharpe ratio, half-life of the forecast in bars."""
+    candles, truth = market(seed)
+    r = log_returns(candles)[:, 0]
+    forecast, variance = truth["filtered_mean"].to_numpy(), truth["filtered_variance"].to_numpy()
+    errors, total = r[1:] - forecast[:-1], r[1:] - r[1:].mean()
+    weights = oracle_weights(forecast[:, None], variance[:, None])[:, 0]
+    half_life = np.log(0.5) / np.log(lag_one(forecast))
+    return 1 - (errors @ errors) / (total @ total), net_sharpe(weights, np.expm1(r)), half_life
+
+
+def test_the_edge_is_centred_in_its_bounds_over_many_seeds() -> None:
+    """One path of 24 000 bars has its luck (R2 varies by 0.27 % between seeds); forty have little."""
+    r2, sharpe, half_life = np.array([oracle_traits(seed) for seed in range(40)]).T
+    assert 0.0095 < r2.mean() < 0.0125
+    assert 4 < sharpe.mean() < 5
+    assert half_life.mean() > 10
 
 
 def test_both_edges_are_real() -> None:
@@ -101,8 +122,11 @@ def test_both_edges_are_real() -> None:
     truth = pl.concat([piece[1] for piece in pieces])
     regime, mean = truth["regime"].to_numpy(), truth["mean"].to_numpy()
     explained = [float((r * mean)[regime == k].sum() / (r * mean).sum()) for k in range(3)]
-    assert min(explained[:TURBULENCE]) > 0.2, explained
-    assert abs(explained[TURBULENCE]) < 0.05
+    assert explained[TREND] > 0.7, explained
+    assert explained[REVERSION] > 0.03, explained  # little of the pooled R2: it is the calm regime
+    assert abs(explained[TURBULENCE]) < 0.05, explained
+    for k in (TREND, REVERSION):
+        assert np.corrcoef(r[regime == k], mean[regime == k])[0, 1] > 0.08
 
 
 def test_volume_and_range_follow_volatility() -> None:
@@ -119,7 +143,7 @@ def test_volume_and_range_follow_volatility() -> None:
     assert level[TURBULENCE] == max(level)
 
 
-# --- candles ---------------------------------------------------------------------------------------------------
+# --- candles --------
 
 
 @settings(max_examples=40, deadline=None)
@@ -182,7 +206,7 @@ def test_the_tick_grows_and_shrinks_with_the_price(price: float) -> None:
     assert len(set(digits.tolist())) > 1  # or this test sees nothing
 
 
-# --- streams ---------------------------------------------------------------------------------------------------
+# --- streams --------
 
 
 def test_same_seed_same_bytes_and_another_seed_another_market() -> None:
@@ -236,7 +260,7 @@ def test_symbols_are_correlated_as_asked(correlation: float) -> None:
     np.testing.assert_allclose(np.corrcoef(r.T)[pairs], correlation, atol=0.06)
 
 
-# --- the truth -------------------------------------------------------------------------------------------------
+# --- the truth --------
 
 
 def test_returns_have_the_moments_the_truth_states() -> None:
@@ -326,7 +350,7 @@ def test_the_truth_does_not_know_the_future() -> None:
     assert not np.array_equal(whole.mean[701:], oracle_filter(shuffled, laws, 0.6).mean[701:])
 
 
-# --- the martingale --------------------------------------------------------------------------------------------
+# --- the martingale --------
 
 
 def test_a_martingale_expects_a_simple_return_of_exactly_zero() -> None:
@@ -351,7 +375,7 @@ def test_a_martingale_looks_like_the_regimes_market_but_has_no_edge() -> None:
 
 
 def test_rounding_to_ticks_leaves_no_trace() -> None:
-    """On a coarse price, where rounding to the nearest tick would show, opens and closes still expect zero."""
+    """On coarse prices, where rounding to the nearest tick would show, opens and closes expect zero."""
     for price in (100_000.0, 999_000.0):
         candles = simulate_market(
             kind="martingale",
@@ -368,7 +392,7 @@ def test_rounding_to_ticks_leaves_no_trace() -> None:
             assert abs(r.sum() / np.sqrt(r @ r)) < 3.5
 
 
-# --- intervals and faults --------------------------------------------------------------------------------------
+# --- intervals and faults --------
 
 
 def test_parameters_are_stated_per_hour_and_hold_for_any_interval() -> None:
