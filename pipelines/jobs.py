@@ -1,7 +1,8 @@
 """Independent jobs over processes: jobs, not threads, fill the machine.
 
-Every job runs in a fresh process with one thread for the arithmetic, so that its bytes do not depend on
-how many of them run side by side. How many is `REHEARSAL_WORKERS`, by default the number of processors.
+Every job runs in a process of its own with one thread for the arithmetic, so that its bytes do not depend
+on how many of them run side by side. How many is `REHEARSAL_WORKERS`, by default the number of processors.
+What the libraries say on standard error goes to `work/logs`, so that the progress stays readable.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Protocol, TypeVar
 
 from tqdm import tqdm
@@ -29,6 +31,9 @@ ONE_THREAD = (
     "TF_NUM_INTRAOP_THREADS",
     "TF_NUM_INTEROP_THREADS",
 )
+
+
+LOGS = Path("work/logs")
 
 
 class Named(Protocol):
@@ -59,10 +64,13 @@ def run(function: Callable[[JobT], ResultT], jobs: Sequence[JobT], *, label: str
     if not jobs:
         return []
     done: dict[int, ResultT] = {}
+    log = LOGS / f"{label.replace(' ', '-')}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.unlink(missing_ok=True)
     context = multiprocessing.get_context("spawn")
     with (
         _one_thread_each(),
-        ProcessPoolExecutor(min(workers(), len(jobs)), context, initializer=prepare_process) as pool,
+        ProcessPoolExecutor(min(workers(), len(jobs)), context, _prepare_worker, (log,)) as pool,
     ):
         futures: dict[Future[ResultT], int] = {pool.submit(function, job): i for i, job in enumerate(jobs)}
         progress = tqdm(total=len(jobs), desc=label, unit="job", disable=not sys.stderr.isatty())
@@ -77,7 +85,7 @@ def run(function: Callable[[JobT], ResultT], jobs: Sequence[JobT], *, label: str
                     )
         except BrokenProcessPool as error:
             raise UserError(
-                f"{label}: a worker process died (killed, or out of memory?); "
+                f"{label}: a worker process died (killed, or out of memory? see {log}); "
                 "run again to go on where it stopped, with REHEARSAL_WORKERS=1 if memory is short"
             ) from error
         except BaseException:
@@ -86,6 +94,13 @@ def run(function: Callable[[JobT], ResultT], jobs: Sequence[JobT], *, label: str
         finally:
             progress.close()
     return [done[index] for index in range(len(jobs))]
+
+
+def _prepare_worker(log: Path) -> None:
+    """TensorFlow writes past Python's `sys.stderr`, so the descriptor itself is turned to the log."""
+    prepare_process()
+    with log.open("ab") as file:
+        os.dup2(file.fileno(), sys.stderr.fileno())
 
 
 @contextmanager

@@ -48,11 +48,19 @@ def line_over_time(
         "field": "agent",
         "type": "nominal",
         "scale": {"domain": list(agents)},
-        "legend": {"title": None, "orient": "bottom", "columns": 4, "symbolType": "stroke"},
+        "legend": {
+            "title": None,
+            "orient": "bottom",
+            "columns": 4,
+            "symbolType": "circle",
+            "symbolOpacity": 1,
+        },
     }
     x = {"field": "time", "type": "temporal", "title": None}
     faded = {"condition": {"param": "chosen", "value": 1.0}, "value": 0.12}
+    mine = {"field": "agent", "oneOf": list(learned)}
     line: Spec = {
+        "transform": [{"filter": {"field": "agent", "oneOf": list(agents)}}],
         "mark": {"type": "line", "interpolate": "step-after" if field == "exposure" else "linear"},
         "params": [
             {"name": "chosen", "select": {"type": "point", "fields": ["agent"]}, "bind": "legend"},
@@ -64,14 +72,15 @@ def line_over_time(
                 "field": field,
                 "type": "quantitative",
                 "title": label,
-                "scale": {"zero": False, "type": "log" if log else "linear"},
+                "scale": {"type": "log", "nice": False} if log else {"zero": False},
                 "axis": {"format": form},
             },
             "color": colour,
             "strokeDash": {
-                "condition": {"test": {"field": "agent", "oneOf": list(learned)}, "value": [1, 0]},
+                "condition": {"test": mine, "value": [1, 0]},
                 "value": BASELINE_DASH,
             },
+            "strokeWidth": {"condition": {"test": mine, "value": 2.4}, "value": 1.2},
             "opacity": faded,
             "tooltip": [
                 {"field": "agent"},
@@ -86,7 +95,7 @@ def line_over_time(
         layers.insert(
             0,
             {
-                "transform": [{"filter": {"field": "agent", "oneOf": list(learned)}}],
+                "transform": [{"filter": mine}],
                 "mark": {"type": "area", "opacity": 0.15},
                 "encoding": {
                     "x": x,
@@ -103,7 +112,7 @@ def cost_waterfall(name: str, *, title: str, caption: str, table: str, agents: S
     """Stacked bars: what prices brought and what every kind of cost took, as a share of the start equity."""
     spec: Spec = {
         "data": {"name": table},
-        "height": {"step": 26},
+        "height": 28 * len(agents) + 10,
         "mark": "bar",
         "encoding": {
             "y": {"field": "agent", "type": "nominal", "sort": list(agents), "title": None},
@@ -160,9 +169,18 @@ def training_curves(name: str, *, title: str, caption: str, table: str) -> Chart
     return Chart(name, title, caption, spec)
 
 
-def price_with_gaps(name: str, *, title: str, caption: str, prices: str, gaps: str) -> Chart:
+def price_with_gaps(name: str, *, title: str, caption: str, prices: str, gaps: str, holes: bool) -> Chart:
     """The price of every symbol, with real holes and outliers marked on it."""
     x = {"field": "time", "type": "temporal", "title": None}
+    marked = {
+        "data": {"name": gaps},
+        "mark": {"type": "rect", "opacity": 0.35, "color": "#d33"},
+        "encoding": {
+            "x": {"field": "after", "type": "temporal", "title": None},
+            "x2": {"field": "before"},
+            "tooltip": [{"field": "symbol"}, {"field": "missing_bars"}],
+        },
+    }
     spec: Spec = {
         "height": 220,
         "layer": [
@@ -174,19 +192,14 @@ def price_with_gaps(name: str, *, title: str, caption: str, prices: str, gaps: s
                 "encoding": {
                     "x": x,
                     "y": {"field": "relative", "type": "quantitative", "title": "price, first bar = 1",
-                          "scale": {"type": "log", "zero": False}},
+                          "scale": {"type": "log", "nice": False}},
                     "color": {"field": "symbol", "type": "nominal",
                               "legend": {"title": None, "orient": "bottom"}},
                     "tooltip": [{"field": "symbol"}, {"field": "time", "type": "temporal"},
                                 {"field": "close", "format": ".6~g"}],
                 },
             },
-            {
-                "data": {"name": gaps},
-                "mark": {"type": "rect", "opacity": 0.35, "color": "#d33"},
-                "encoding": {"x": {**x, "field": "after"}, "x2": {"field": "before"},
-                             "tooltip": [{"field": "symbol"}, {"field": "missing_bars"}]},
-            },
+            *([marked] if holes else []),
         ],
     }  # fmt: skip
     return Chart(name, title, caption, spec)

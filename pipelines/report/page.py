@@ -7,6 +7,7 @@ for the charts are JSON inside script elements, with `<` escaped.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,7 +25,7 @@ from pipelines.report.charts import Chart
 from pipelines.stage import rounded
 
 TEMPLATES = Path(__file__).parent / "templates"
-VEGA_LITE = "5.20"
+VEGA_LITE = "6.4"
 
 
 class Inputs(NamedTuple):
@@ -150,8 +151,8 @@ def _banners(inputs: Inputs) -> list[Banner]:
 def _agents_note(inputs: Inputs) -> str:
     trials = inputs.comparison["trials"]
     return (
-        f"{trials['configurations']} configuration(s) are on record ({trials['runs']} runs); the verdicts pay "
-        "for all of them. A Sharpe ratio without its interval says nothing: look at the 95 % column."
+        f"{trials['configurations']} configuration(s) are on record ({trials['runs']} runs); the verdicts "
+        "pay for all of them. A Sharpe ratio without its interval says nothing: look at the 95 % column."
     )
 
 
@@ -166,7 +167,8 @@ def _method(inputs: Inputs) -> list[str]:
     rules = "; ".join(f"“{rule.name}”: {rule.when}" for rule in RULES)
     return [
         f"{split.folds} folds: train on {split.train_bars:,} bars, leave out "
-        f"{split.purge_bars + split.embargo_bars}, test on the next {split.test_bars:,}; scalers are fitted on the training bars of their own fold.",
+        f"{split.purge_bars + split.embargo_bars}, test on the next {split.test_bars:,}; scalers are fitted "
+        "on the training bars of their own fold.",
         "A decision at the close of a bar is filled at the open of the next one, worse by half the spread, "
         "slippage and impact; fees are paid on the traded notional. Nothing is filled backwards.",
         f"Costs: fee {account.fee_bps} bp, half-spread {account.half_spread_bps} bp, slippage "
@@ -175,7 +177,7 @@ def _method(inputs: Inputs) -> list[str]:
         "the charts the range; tests use the equity split evenly between the seeds.",
         f"Verdicts, the first rule that applies: {rules}.",
         "Features pass the leak gate: each is recomputed on histories that end earlier "
-        f"({inputs.features['features']} features, {inputs.features['warm_up_bars']} bars of warm-up dropped).",
+        f"({inputs.features['features']} features, {inputs.features['warm_up_bars']} bars of warm-up).",
     ]
 
 
@@ -189,8 +191,8 @@ def _charts(inputs: Inputs) -> list[Chart]:
         charts.line_over_time(
             "equity",
             title="Equity, net of every cost",
-            caption="Start of the first test fold = 1. Solid: learned agents, median over seeds with their range; "
-            f"dashed: rules. Highest at the end: {best}. Click a name in the legend to single it out.",
+            caption="Start of the first test fold = 1. Solid: learned agents, median over seeds with their "
+            f"range; dashed: rules. Highest at the end: {best}. Click a name in the legend to single it out.",
             field="equity",
             label="equity",
             form=".2f",
@@ -209,12 +211,13 @@ def _charts(inputs: Inputs) -> list[Chart]:
         ),
         charts.line_over_time(
             "exposure",
-            title="Exposure",
-            caption="Net position as a share of equity, at the close. A flat line is an agent that does not decide.",
+            title="Exposure of the learned agents",
+            caption="Net position as a share of equity, at the close; median over seeds. A flat line is an "
+            "agent that does not decide.",
             field="exposure",
             label="net exposure",
             form=".1f",
-            **common,
+            **{**common, "agents": learned or names},
         ),
         charts.cost_waterfall(
             "costs",
@@ -237,6 +240,7 @@ def _charts(inputs: Inputs) -> list[Chart]:
             caption=f"Log scale; red where bars are missing ({len(inputs.gaps)} hole(s)).",
             prices="prices",
             gaps="gaps",
+            holes=not inputs.gaps.is_empty(),
         ),
     ]
     if not inputs.training.is_empty():
@@ -256,11 +260,20 @@ def _rows(inputs: Inputs) -> dict[str, list[dict[str, Any]]]:
         "curves": inputs.curves,
         "exposures": inputs.exposures,
         "costs": inputs.costs,
-        "training": inputs.training,
+        "training": _results_only(inputs.training),
         "prices": inputs.prices,
         "gaps": inputs.gaps,
     }
     return {name: rounded(frame.to_dicts(), 5) for name, frame in frames.items()}
+
+
+def _results_only(training: pl.DataFrame) -> pl.DataFrame:
+    """Without the series that are the same in every job: those are schedules, not results."""
+    if training["job"].n_unique() < 2:
+        return training
+    spread = training.group_by("metric", "step").agg(pl.col("value").n_unique() > 1)
+    moved = spread.filter("value")["metric"].unique().to_list()
+    return training.filter(pl.col("metric").is_in(moved))
 
 
 def _json(value: Any) -> str:
@@ -268,8 +281,11 @@ def _json(value: Any) -> str:
 
 
 def _inline(text: str) -> str:
-    """Safe inside a script element: nothing in it can end the element or open a comment."""
-    return text.replace("</", "<\\/").replace("<!--", "<\\!--")
+    """Safe inside a script element: nothing in it can end the element or open a comment.
+
+    Only what the HTML parser looks for is touched: in a program, `</` alone may be part of a pattern.
+    """
+    return re.sub(r"<(/script|!--)", r"<\\\1", text, flags=re.IGNORECASE)
 
 
 def _yaml(params: Params) -> str:

@@ -13,6 +13,7 @@ NOTHING = "–"
 class Column(NamedTuple):
     label: str
     help: str = ""
+    kind: str = "figure"  # a CSS class: figure or words
 
 
 class Row(NamedTuple):
@@ -45,12 +46,17 @@ def times_a_year(value: float | None) -> str:
     return NOTHING if value is None else f"{value:,.0f}×"
 
 
+def as_is(value: str) -> str:
+    return value
+
+
 Shown = tuple[str, str, Callable[[Any], str], str]
 
 AGENT_COLUMNS: tuple[Shown, ...] = (
+    ("words", "verdict", str, "by the rules of the method section"),
     ("total_return", "return", percent, "whole walk-forward path, net; median over seeds"),
     ("sharpe", "Sharpe", number, "a year, net; years are counted in bars of a market that never closes"),
-    ("sharpe_range", "95 %", str, "interval of the annual Sharpe ratio by stationary bootstrap"),
+    ("sharpe_range", "95 %", as_is, "interval of the annual Sharpe ratio by stationary bootstrap"),
     ("max_drawdown", "drawdown", percent, "deepest fall from a peak"),
     ("turnover_per_year", "turnover", times_a_year, "traded notional over equity, a year"),
     ("gross_exposure", "invested", share, "mean gross exposure"),
@@ -58,7 +64,6 @@ AGENT_COLUMNS: tuple[Shown, ...] = (
     ("oracle_share", "of oracle", share, "mean net return as a share of what the known market allows"),
     ("psr", "PSR", probability, "probability that the true Sharpe ratio is above zero, for this agent alone"),
     ("dsr", "DSR", probability, "the same against the best that luck finds in all trials on record"),
-    ("words", "verdict", str, "by the rules of the method section"),
 )
 
 
@@ -76,7 +81,10 @@ def agents(found: Mapping[str, Mapping[str, Any]]) -> Table:
         rows.append(
             Row(figures["kind"], [name, *(form(filled.get(key)) for key, _, form, _ in AGENT_COLUMNS)])
         )
-    return Table([Column("agent"), *(Column(label, help) for _, label, _, help in AGENT_COLUMNS)], rows)
+    columns = [
+        Column(label, help, "words" if form is str else "figure") for _, label, form, help in AGENT_COLUMNS
+    ]
+    return Table([Column("agent"), *columns], rows)
 
 
 def _range(figures: Mapping[str, Any]) -> str:

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
 from pipelines import jobs
 from pipelines.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
 
 
 class Number(NamedTuple):
@@ -22,6 +29,11 @@ class Number(NamedTuple):
 
 def square(job: Number) -> tuple[int, str]:
     return job.value**2, os.environ["OMP_NUM_THREADS"]
+
+
+def complain(job: Number) -> None:
+    os.write(2, b"a library's chatter\n")
+    print("a warning", file=sys.stderr)
 
 
 def fail_on_two(job: Number) -> int:
@@ -40,6 +52,12 @@ def test_results_keep_the_order_and_every_job_has_one_thread(monkeypatch: pytest
     monkeypatch.setenv("REHEARSAL_WORKERS", "2")
     assert jobs.run(square, [Number(n) for n in range(5)], label="square") == [(n**2, "1") for n in range(5)]
     assert "OMP_NUM_THREADS" not in os.environ
+
+
+def test_what_libraries_say_goes_to_a_log(capfd: pytest.CaptureFixture[str]) -> None:
+    jobs.run(complain, [Number(1)], label="say something")
+    assert (jobs.LOGS / "say-something.log").read_text() == "a library's chatter\na warning\n"
+    assert "chatter" not in capfd.readouterr().err
 
 
 def test_no_jobs_start_no_process() -> None:
