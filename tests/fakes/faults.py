@@ -141,6 +141,8 @@ def _statuses() -> list[Row]:
         Row("401", Fault(status=401), ALWAYS, "bad_request"),
         Row("403 too frequent", Fault(status=403, body=BANNED), ALWAYS, "banned"),
         Row("403 without a word", Fault(status=403, body=b""), ALWAYS, "banned"),
+        Row("403 cut short", Fault(status=403, body=BANNED, wire="truncate"), ALWAYS, "banned"),
+        Row("403 in an unknown encoding", header("Content-Encoding", "br", status=403), ALWAYS, "banned"),
         Row("403 CloudFront", Fault(status=403, body=CLOUDFRONT), ALWAYS, "region_blocked"),
         Row("404", Fault(status=404, body=b"404 page not found"), ALWAYS, "bad_request"),
         Row("405", Fault(status=405), ALWAYS, "bad_request"),
