@@ -19,7 +19,7 @@ from tests.fakes.exchange import (
     FakeExchange,
     Fault,
 )
-from tests.fakes.faults import field, rows
+from tests.fakes.faults import field, later, rows
 from tests.fakes.prices import after, bucket
 from tests.fakes.truth import at, client_of, truth
 
@@ -141,6 +141,15 @@ def test_a_bar_of_the_future_is_refused(exchange: FakeExchange) -> None:
     ):
         client.klines("linear", "BTCUSDT", "1m", LAST_CLOSED, NOW + HOUR)
     assert caught.value.kind == "bad_data"
+
+
+def test_what_is_covered_has_no_gap_when_time_goes_on_between_two_windows(exchange: FakeExchange) -> None:
+    exchange.fail(Fault(edit=later(3 * MINUTE)), skip=1)  # the second answer comes three minutes later
+    start = LAST_CLOSED - 998 * MINUTE  # the first window ends with the open bar
+    with client_of(exchange, workers=1) as client:
+        pieces = list(client.iter_klines("linear", "BTCUSDT", "1m", start, NOW + HOUR))
+    assert [piece.covered for piece in pieces] == [(at(start), at(LAST_CLOSED))]
+    assert pieces[0].missing == []
 
 
 def test_the_future_is_not_asked_for_page_by_page(exchange: FakeExchange) -> None:
