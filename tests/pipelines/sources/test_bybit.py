@@ -1,4 +1,16 @@
-"""Candles from the fake exchange: complete windows, honest holes, no unfinished bar."""
+"""Candles from the fake exchange: complete windows, honest holes, no unfinished bar.
+
+Bugs that other clients had, and where they are tested:
+open candle taken for a closed one (pybit 175): here, "The open bar", and test_bybit_peers;
+seconds for milliseconds give an empty list (pybit 247): test_bybit_requests, bad questions;
+no reset header on a limit (pybit 317, 340): test_bybit_faults, "10006 twice, no header";
+`since` ignored (ccxt 16551): test_bybit_faults, "the page after the one asked for";
+a row before the start (ccxt 20646, 26736): here, "both ends"; the floored start: test_fake_exchange;
+funding lost where its interval changed (ccxt 15990, 27745): test_bybit_listings;
+old ranges come back empty (ccxt 26252), no way to the first bar (pybit 186): here, "Holes and lives";
+a wide window keeps its newest thousand (ccxt's paginate): here, "Windows";
+403 for the country taken for a ban (bybit-api 268, 380): test_bybit_faults, "403".
+"""
 
 from __future__ import annotations
 
