@@ -84,13 +84,15 @@ class QAgent:
 
 def to_action(choice: np.ndarray, spaces: Spaces) -> np.ndarray:
     """Branch choices `[B, D]`, from 0, as actions of the space: `[B]` or `[B, D]`."""
-    shifted: np.ndarray = choice.reshape(len(choice), *spaces.action.shape) + spaces.action.start
-    return shifted.astype(spaces.action.dtype)
+    shifted = choice.reshape(len(choice), *spaces.action.shape) + spaces.action.start
+    action: np.ndarray = shifted.astype(spaces.action.dtype)
+    return action
 
 
 def to_choice(action: np.ndarray, spaces: Spaces) -> np.ndarray:
     """The inverse of `to_action`."""
-    return (action - spaces.action.start).reshape(len(action), -1).astype(np.int32)
+    choice: np.ndarray = (action - spaces.action.start).reshape(len(action), -1).astype(np.int32)
+    return choice
 
 
 def load(directory: Path) -> QAgent:

@@ -74,11 +74,16 @@ def adam(
     return weights - step * mean / (tf.sqrt(square) + 1e-5), mean, square
 
 
-def update(learner: Learner, batch: Batch, rates: Rates, shape: Shape) -> tuple[Learner, tf.Tensor, tf.Tensor]:
-    """One gradient step on one minibatch (no U axis): the learner, |error| `[B]` and metrics `[3]`.
+class Updated(NamedTuple):
+    """What one or more updates give."""
 
-    The metrics are the loss, the gradient's norm before clipping, and the mean value of actions taken.
-    """
+    learner: Learner
+    errors: tf.Tensor  # [B], or [U, B] of U updates: the absolute error of each transition
+    metrics: tf.Tensor  # [3]: loss, gradient norm before clipping, mean value of the actions taken
+
+
+def update(learner: Learner, batch: Batch, rates: Rates, shape: Shape) -> Updated:
+    """One gradient step on one minibatch (no U axis): the learner, |error| `[B]` and metrics `[3]`."""
     valid = tf.constant(shape.valid)
     wanted = target_values(
         batch.reward,
@@ -104,17 +109,18 @@ def update(learner: Learner, batch: Batch, rates: Rates, shape: Shape) -> tuple[
     rate = tf.where(count % rates.target_period == 0, rates.target_rate, 0.0)
     target = learner.target + rate * (online - learner.target)
     metrics = tf.stack([loss, norm, tf.reduce_mean(taken)])
-    return Learner(online, target, mean, square, count), tf.reduce_mean(tf.abs(error), axis=-1), metrics
+    learner = Learner(online, target, mean, square, count)
+    return Updated(learner, tf.reduce_mean(tf.abs(error), axis=-1), metrics)
 
 
 @functools.lru_cache(maxsize=16)
 def updates(shape: Shape, *, compiled: bool) -> Any:
-    """The function `(learner, batch, rates) -> (learner, |error| [U, B], metrics [3])` of U updates in turn.
+    """The function `(learner, batch, rates) -> Updated` of U updates in turn.
 
     Compiled once for a shape in a process, however many trainings there are.
     """
 
-    def run(learner: Learner, batch: Batch, rates: Rates) -> tuple[Learner, tf.Tensor, tf.Tensor]:
+    def run(learner: Learner, batch: Batch, rates: Rates) -> Updated:
         number, size = batch.reward.shape
         errors = tf.TensorArray(tf.float32, size=number, element_shape=(size,))
 
@@ -129,6 +135,6 @@ def updates(shape: Shape, *, compiled: bool) -> Any:
             (tf.constant(0), learner, errors, tf.zeros(3)),
             maximum_iterations=number,
         )
-        return learner, errors.stack(), total / float(number)
+        return Updated(learner, errors.stack(), total / float(number))
 
     return tf.function(run, jit_compile=compiled, autograph=False)

@@ -11,6 +11,7 @@ each choice of each branch: MultiDiscrete spaces grow by sum, not by product (Ta
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -84,7 +85,7 @@ def q_values(flat: tf.Tensor, observation: tf.Tensor, shape: Shape) -> tf.Tensor
     return tf.reshape(x @ kernel + bias, (-1, len(shape.choices), max(shape.choices)))
 
 
-_NUMPY_ACTIVATIONS = {
+_NUMPY_ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "relu": lambda x: np.maximum(x, np.float32(0.0)),
     "tanh": np.tanh,
     "silu": lambda x: x / (np.float32(1.0) + np.exp(-x)),

@@ -36,7 +36,9 @@ class _Run:
             if earlier.shape != self.shape:
                 raise ValueError(f"dqn: {init_from} has a network {earlier.shape}, not {self.shape}")
             weights, self.reward_scale, origin = earlier.weights, earlier.reward_scale, earlier.digest()
-        self._learn_from(weights)
+        start, zeros = tf.constant(weights), tf.zeros(self.shape.size)
+        self.learner = losses.Learner(start, start, zeros, zeros, tf.constant(0))
+        self.weights = weights  # the online network's, for acting
         self._update = losses.updates(self.shape, compiled=config.compile)
         self.identity = {
             "family": acting.FAMILY,
@@ -47,13 +49,9 @@ class _Run:
             "init_from": origin,
         }
 
-    def _learn_from(self, weights: np.ndarray) -> None:
-        zeros = tf.zeros(self.shape.size)
-        self.learner = losses.Learner(tf.constant(weights), tf.constant(weights), zeros, zeros, tf.constant(0))
-        self.weights = weights
-
     @property
     def env_steps(self) -> int:
+        """Real steps made."""
         return self.collector.env_steps
 
     @property
@@ -66,8 +64,11 @@ class _Run:
 
     @property
     def learning_rate(self) -> float:
+        """Adam's step at this time."""
         gone = min(1.0, self.env_steps / self.config.env_steps)
-        return self.config.learning_rate + gone * (self.config.final_learning_rate - self.config.learning_rate)
+        return self.config.learning_rate + gone * (
+            self.config.final_learning_rate - self.config.learning_rate
+        )
 
     def explore(self, observation: np.ndarray, state: State, first: np.ndarray, step: int) -> Choice:
         """The greedy action, or with probability epsilon a uniform one."""
@@ -92,7 +93,7 @@ class _Run:
         assert self.reward_scale is not None
         number, size = config.updates_per_call, config.batch_size
         draw = rng.generator(self.seed, "replay", self.updates_done)
-        weight = np.ones(number * size, np.float32)
+        weight: np.ndarray = np.ones(number * size, np.float32)
         if config.priority_exponent > 0:
             rows, probability = self.replay.sample_prioritised(number * size, draw)
             order = draw.permutation(number * size)  # the draw is sorted by row: mix the minibatches
@@ -112,11 +113,11 @@ class _Run:
         )
         batch = losses.Batch(*(tf.constant(part.reshape(number, size, *part.shape[1:])) for part in batch))
         rates = losses.Rates(
-            *(
-                tf.constant(rate, tf.float32)
-                for rate in (self.learning_rate, config.gradient_clip, config.huber, config.target_rate)
-            ),
-            tf.constant(config.target_period),
+            learning_rate=tf.constant(self.learning_rate),
+            gradient_clip=tf.constant(config.gradient_clip),
+            huber=tf.constant(config.huber),
+            target_rate=tf.constant(config.target_rate),
+            target_period=tf.constant(config.target_period),
         )
         self.learner, errors, metrics = self._update(self.learner, batch, rates)
         self.weights = self.learner.online.numpy()

@@ -20,6 +20,7 @@ from pipelines.evaluation.resampling import (
     resampled_equity,
     resampled_means,
     resampled_paths,
+    resampled_variance,
 )
 
 Floats = NDArray[np.float64]
@@ -114,10 +115,9 @@ def _resampled_figures(
     ).reshape(replications, len(parts), agents)
     mean, square, logarithm, loss, downside, won, moved = (means[:, k] for k in range(len(parts)))
     paths = resampled_paths(table, block=block, replications=replications, seed=seed)
+    deviation = np.sqrt(resampled_variance(mean, square, table))
     # A mean of squares that should be zero comes out of the sums as rounding.
-    variance = np.maximum(square - mean**2, 0.0)
-    variance = np.where(variance > 1e-20 * np.max(table**2, axis=0), variance, 0.0)
-    deviation = np.sqrt(variance * length / (length - 1))
+    downside = np.where(downside > 1e-14 * np.max(table**2, axis=0), downside, 0.0)
     yearly = logarithm * periods_per_year
     growth = np.where(yearly < LARGEST_EXPONENT, np.expm1(np.minimum(yearly, LARGEST_EXPONENT)), np.nan)
     root = np.sqrt(periods_per_year)
@@ -126,7 +126,7 @@ def _resampled_figures(
         "annual_return": growth,
         "volatility": deviation * root,
         "sharpe": _ratio(mean, deviation) * root,
-        "sortino": _ratio(mean, np.sqrt(np.maximum(downside, 0.0))) * root,
+        "sortino": _ratio(mean, np.sqrt(downside)) * root,
         "calmar": _ratio(growth, -paths.max_drawdown),
         "max_drawdown": paths.max_drawdown,
         "value_at_risk_95": paths.value_at_risk,

@@ -150,6 +150,18 @@ def resampled_means(values: ArrayLike, *, block: float, replications: int, seed:
     return np.asarray(means / len(table) + shift)
 
 
+def resampled_variance(means: Floats, squares: Floats, values: Floats) -> Floats:
+    """Variances (ddof = 1) of resampled records from their means of r and r², both [R, K].
+
+    `values` [T, K] is the record itself: its size says which variance is only the rounding of a
+    constant, and such a one is 0.
+    """
+    length = len(values)
+    variance = squares - means**2
+    floor = 1e-14 * np.max(values**2, axis=0)  # [K]
+    return np.asarray(np.where(variance > floor, variance, 0.0) * (length / max(1, length - 1)))
+
+
 def circular_means(values: ArrayLike, *, block: int, replications: int, seed: int) -> Floats:
     """Means under the circular block bootstrap (blocks of one fixed length), [R, K]. Consumes `seed`."""
     table = _as_table(values)

@@ -26,6 +26,7 @@ from pipelines.evaluation.resampling import (
     mean_confidence_interval,
     percentile_interval,
     resampled_means,
+    resampled_variance,
     stationary_bootstrap,
 )
 from pipelines.evaluation.superiority import (
@@ -233,7 +234,7 @@ def sharpe_confidence_interval(
     sums = resampled_means(
         np.column_stack([series, series**2]), block=length, replications=replications, seed=seed
     )  # [R, 2]
-    variance = np.maximum(sums[:, 1] - sums[:, 0] ** 2, 0.0) * count / (count - 1)
+    variance = resampled_variance(sums[:, :1], sums[:, 1:], series[:, None])[:, 0]  # [R]
     moving = variance > 0.0
     draws = sums[moving, 0] / np.sqrt(variance[moving])
     if draws.size == 0:

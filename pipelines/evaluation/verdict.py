@@ -31,6 +31,7 @@ from pipelines.evaluation.resampling import (
     common_block_length,
     percentile_interval,
     resampled_means,
+    resampled_variance,
 )
 from pipelines.evaluation.significance import (
     Moments,
@@ -205,8 +206,7 @@ def _test(
     worse = stepwise_p_values(-zero.t_values, -zero.draws)
     critical = critical_value(draws, FAMILY_ERROR)
 
-    variance = np.maximum(means[:, agents : 2 * agents] - means[:, :agents] ** 2, 0.0)
-    variance *= length / (length - 1)  # [R, N]
+    variance = resampled_variance(means[:, :agents], means[:, agents : 2 * agents], table)  # [R, N]
     sharpes = means[:, :agents] / np.sqrt(np.where(variance > 0.0, variance, np.inf))
     effective = effective_trials(
         np.corrcoef(table, rowvar=False).reshape(agents, agents), max(trials, agents)
@@ -265,7 +265,7 @@ def _decide(evidence: Evidence, periods_per_year: float) -> Verdict:
         words += f": fewer than {FEWEST_BARS} bars" if few else ": its returns do not vary"
     elif rule.name == "not distinguishable from zero":
         if evidence.bars_needed is None:
-            words += ": it lost money, and no longer record would change that at this Sharpe ratio"
+            words += ": it lost money, and no record is long enough at this Sharpe ratio"
         else:
             bars = max(1, evidence.bars_needed)
             words += f": needs {bars:,} more bars (about {_years(bars / periods_per_year)})"

@@ -35,6 +35,7 @@ from pipelines.sources.bybit_series import PAGE_BARS, Klines, Listing, Series, S
 
 __all__ = ["BadRequest", "BybitClient", "BybitError", "Klines", "Limits", "Progress", "Query"]
 
+_K = TypeVar("_K")
 _T = TypeVar("_T")
 
 KLINE_PATH = "/v5/market/kline"
@@ -270,25 +271,35 @@ class BybitClient:
             yield joined(series, parts)
 
     def _windows(self, plan: Sequence[tuple[Series, int, int]]) -> Iterator[tuple[int, Klines]]:
-        """(entry of the plan, its next window), in order, with at most two windows a worker ahead."""
+        """(entry of the plan, its next window), in order, with at most two windows a worker ahead.
+
+        What an entry covers has no gap: after a window that holds an open bar come none, although a later
+        one may have been answered later, when its first bar was closed.
+        """
         total = sum(_page_count(*entry) for entry in plan)
         jobs = (
-            (entry, partial(self._reader.window, series, page_first, page_last))
+            ((entry, page_last), partial(self._reader.window, series, page_first, page_last))
             for entry, (series, first, last) in enumerate(plan)
             for page_first, page_last in _pages(series.grid, first, last)
         )
         done = bars = 0
-        for entry, piece in self._ordered(jobs):
-            done, bars = done + 1, bars + piece.frame.height
+        ended: set[int] = set()
+        for (entry, page_last), piece in self._ordered(jobs):
+            done, bars = done + 1, bars + (0 if entry in ended else piece.frame.height)
             if self._progress is not None:
                 self._progress(Progress(done, total, bars, self._http.requests_sent))
+            if entry in ended:
+                continue
+            if piece.covered is None or epoch_ms(piece.covered[1]) < page_last:
+                ended.add(entry)
             yield entry, piece
 
-    def _ordered(self, jobs: Iterable[tuple[int, Callable[[], _T]]]) -> Iterator[tuple[int, _T]]:
-        pending: deque[tuple[int, Future[_T]]] = deque()
+    def _ordered(self, jobs: Iterable[tuple[_K, Callable[[], _T]]]) -> Iterator[tuple[_K, _T]]:
+        """The results of the jobs, each with its key, in the order of the jobs."""
+        pending: deque[tuple[_K, Future[_T]]] = deque()
         try:
-            for entry, job in jobs:
-                pending.append((entry, self._submit(job)))
+            for key, job in jobs:
+                pending.append((key, self._submit(job)))
                 if len(pending) >= 2 * self._workers:
                     ready, future = pending.popleft()
                     yield ready, future.result()

@@ -190,7 +190,7 @@ class Transport:
             deadline = time.monotonic() + self.limits.timeout
             response = self._send(target, deadline)
             with response:
-                body = self._body(response, target)
+                body = self._needed_body(response, target)
             if response.status_code not in (301, 302, 303, 307, 308):
                 try:
                     return read_answer(response, body, target, self.server_now())
@@ -240,6 +240,16 @@ class Transport:
             )
         except _TRANSPORT_ERRORS as error:
             raise self._broken(url, error) from error
+
+    def _needed_body(self, response: requests.Response, url: str) -> bytes:
+        if response.status_code == 200:
+            return self._body(response, url)
+        if response.status_code != 403:
+            return b""
+        try:
+            return self._body(response, url)
+        except BybitError:
+            return b""  # a ban that cannot be read is a ban all the same, and asking again prolongs it
 
     def _body(self, response: requests.Response, url: str) -> bytes:
         """The decoded body, read by pieces so that neither size nor a gzip bomb can hurt."""

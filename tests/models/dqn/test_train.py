@@ -72,7 +72,7 @@ def test_it_finds_the_answer_from_rewards_of_a_basis_point(space, share):
         np.testing.assert_array_equal(decision.action, right[:, 0] - 3)
         assert decision.info["q_values"].shape == (6, 2)
     else:
-        np.testing.assert_array_equal(decision.action, right + [0, -1])
+        np.testing.assert_array_equal(decision.action, right + np.array([0, -1]))
         assert decision.info["q_values"].shape == (6, 2, 3)
     assert all(space.contains(action) for action in decision.action)
     # In the environment's own units. A branch sees the other's pay as noise around its mean.

@@ -1,4 +1,16 @@
-"""Candles from the fake exchange: complete windows, honest holes, no unfinished bar."""
+"""Candles from the fake exchange: complete windows, honest holes, no unfinished bar.
+
+Bugs that other clients had, and where they are tested:
+open candle taken for a closed one (pybit 175): here, "The open bar", and test_bybit_peers;
+seconds for milliseconds give an empty list (pybit 247): test_bybit_requests, bad questions;
+no reset header on a limit (pybit 317, 340): test_bybit_faults, "10006 twice, no header";
+`since` ignored (ccxt 16551): test_bybit_faults, "the page after the one asked for";
+a row before the start (ccxt 20646, 26736): here, "both ends"; the floored start: test_fake_exchange;
+funding lost where its interval changed (ccxt 15990, 27745): test_bybit_listings;
+old ranges come back empty (ccxt 26252), no way to the first bar (pybit 186): here, "Holes and lives";
+a wide window keeps its newest thousand (ccxt's paginate): here, "Windows";
+403 for the country taken for a ban (bybit-api 268, 380): test_bybit_faults, "403".
+"""
 
 from __future__ import annotations
 
@@ -19,7 +31,7 @@ from tests.fakes.exchange import (
     FakeExchange,
     Fault,
 )
-from tests.fakes.faults import field, rows
+from tests.fakes.faults import field, later, rows
 from tests.fakes.prices import after, bucket
 from tests.fakes.truth import at, client_of, truth
 
@@ -141,6 +153,15 @@ def test_a_bar_of_the_future_is_refused(exchange: FakeExchange) -> None:
     ):
         client.klines("linear", "BTCUSDT", "1m", LAST_CLOSED, NOW + HOUR)
     assert caught.value.kind == "bad_data"
+
+
+def test_what_is_covered_has_no_gap_when_time_goes_on_between_two_windows(exchange: FakeExchange) -> None:
+    exchange.fail(Fault(edit=later(3 * MINUTE)), skip=1)  # the second answer comes three minutes later
+    start = LAST_CLOSED - 998 * MINUTE  # the first window ends with the open bar
+    with client_of(exchange, workers=1) as client:
+        pieces = list(client.iter_klines("linear", "BTCUSDT", "1m", start, NOW + HOUR))
+    assert [piece.covered for piece in pieces] == [(at(start), at(LAST_CLOSED))]
+    assert pieces[0].missing == []
 
 
 def test_the_future_is_not_asked_for_page_by_page(exchange: FakeExchange) -> None:

@@ -1,0 +1,20 @@
+"""The Q-network learns CartPole-v1: the bar of `benchmarks/dqn_cartpole.py`, on its seeds."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.learning
+@pytest.mark.timeout(1800)
+def test_four_of_five_seeds_reach_400():
+    subprocess.run([sys.executable, str(ROOT / "benchmarks" / "dqn_cartpole.py")], check=True, cwd=ROOT)
+    result = json.loads((ROOT / "benchmarks" / "results" / "dqn_cartpole.json").read_text())
+    assert len(result["rows"]) == 5
+    assert all(row["env_steps"] <= 60_000 + 15 for row in result["rows"])
+    assert result["seeds_passed"] >= 4
