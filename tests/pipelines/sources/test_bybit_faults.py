@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 import tracemalloc
+from email.utils import formatdate
 from typing import get_args
 
 import polars as pl
@@ -144,6 +145,16 @@ def test_waits_as_long_as_asked(
     with patient(exchange, clock) as client:
         client.klines("linear", "BTCUSDT", "1m", START, START + MINUTE)
     assert least <= sum(clock.waits) <= most + 0.01
+
+
+def test_a_date_to_wait_for_is_read_by_the_servers_clock(exchange: FakeExchange) -> None:
+    clock = VirtualClock()
+    # The fake sends today's date with its answers, whatever its own clock says.
+    when = formatdate(time.time() + 12, usegmt=True)
+    exchange.fail(Fault(status=429, headers=(("Retry-After", when),)), times=1)
+    with patient(exchange, clock) as client:
+        client.klines("linear", "BTCUSDT", "1m", START, START + MINUTE)
+    assert 5.0 <= sum(clock.waits) <= 13.0
 
 
 def test_waiting_ends_at_the_total(exchange: FakeExchange) -> None:
