@@ -196,8 +196,11 @@ def test_a_gzip_bomb_takes_no_memory(exchange: FakeExchange) -> None:
     assert peak < 32 * 2**20  # the bomb is 64 MiB
 
 
-def test_closing_ends_a_hanging_read_at_once(exchange: FakeExchange) -> None:
-    exchange.fail(Fault(wire="hang"), times=ALWAYS)
+@pytest.mark.parametrize(
+    "fault", [Fault(wire="hang"), Fault(status=429, headers=(("Retry-After", "25"),))], ids=["read", "wait"]
+)
+def test_closing_ends_what_is_under_way_at_once(exchange: FakeExchange, fault: Fault) -> None:
+    exchange.fail(fault, times=ALWAYS)
     client = BybitClient(exchange.url, timeout=30, wall_clock=lambda: NOW / 1e3)
     kinds: list[str] = []
 
@@ -211,6 +214,7 @@ def test_closing_ends_a_hanging_read_at_once(exchange: FakeExchange) -> None:
     reader.start()
     while not exchange.requests:
         time.sleep(0.01)
+    time.sleep(0.2)
     began = time.monotonic()
     client.close()
     reader.join(5)
