@@ -284,15 +284,19 @@ class BybitClient:
         )
         done = bars = 0
         ended: set[int] = set()
-        for (entry, page_last), piece in self._ordered(jobs):
-            done, bars = done + 1, bars + (0 if entry in ended else piece.frame.height)
-            if self._progress is not None:
-                self._progress(Progress(done, total, bars, self._http.requests_sent))
-            if entry in ended:
-                continue
-            if piece.covered is None or epoch_ms(piece.covered[1]) < page_last:
-                ended.add(entry)
-            yield entry, piece
+        try:
+            for (entry, page_last), piece in self._ordered(jobs):
+                done, bars = done + 1, bars + (0 if entry in ended else piece.frame.height)
+                if self._progress is not None:
+                    self._progress(Progress(done, total, bars, self._http.requests_sent))
+                if entry in ended:
+                    continue
+                if piece.covered is None or epoch_ms(piece.covered[1]) < page_last:
+                    ended.add(entry)
+                yield entry, piece
+        except KeyboardInterrupt:
+            self.close()
+            raise
 
     def _ordered(self, jobs: Iterable[tuple[_K, Callable[[], _T]]]) -> Iterator[tuple[_K, _T]]:
         """The results of the jobs, each with its key, in the order of the jobs."""
@@ -306,9 +310,6 @@ class BybitClient:
             while pending:
                 ready, future = pending.popleft()
                 yield ready, future.result()
-        except KeyboardInterrupt:
-            self.close()
-            raise
         finally:
             for _, future in pending:
                 future.cancel()

@@ -40,6 +40,15 @@ def field(row: int, column: int, value: object) -> Callable[[dict[str, Any]], ob
     return edit
 
 
+def _prices(*prices: str) -> Callable[[dict[str, Any]], object]:
+    """Sets open, high, low and close of one row."""
+
+    def edit(envelope: dict[str, Any]) -> None:
+        envelope["result"]["list"][3][1:5] = prices
+
+    return edit
+
+
 def rows(change: Callable[[list[Any]], list[Any]]) -> Callable[[dict[str, Any]], object]:
     """Replaces the list of rows."""
 
@@ -284,8 +293,10 @@ def _rows() -> list[Row]:
         ("a negative volume", field(3, 5, "-0.5")),
         ("a negative turnover", field(3, 6, "-0.5")),
         ("high below low", field(3, 2, "1")),
-        ("low above the open", field(3, 3, "99999")),
-        ("a close above the high", field(3, 4, "99999")),
+        ("low above the open", _prices("10", "20", "15", "17")),
+        ("low above the close", _prices("17", "20", "15", "10")),
+        ("open above the high", _prices("21", "20", "9", "10")),
+        ("close above the high", _prices("10", "20", "9", "21")),
         ("a short row", rows(lambda r: [*r[:3], r[3][:6], *r[4:]])),
         ("a long row", rows(lambda r: [*r[:3], [*r[3], "1"], *r[4:]])),
         ("five columns", rows(lambda r: [row[:5] for row in r])),

@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 import tracemalloc
+from email.utils import formatdate
 from typing import get_args
 
 import polars as pl
@@ -146,6 +147,16 @@ def test_waits_as_long_as_asked(
     assert least <= sum(clock.waits) <= most + 0.01
 
 
+def test_a_date_to_wait_for_is_read_by_the_servers_clock(exchange: FakeExchange) -> None:
+    clock = VirtualClock()
+    # The fake sends today's date with its answers, whatever its own clock says.
+    when = formatdate(time.time() + 12, usegmt=True)
+    exchange.fail(Fault(status=429, headers=(("Retry-After", when),)), times=1)
+    with patient(exchange, clock) as client:
+        client.klines("linear", "BTCUSDT", "1m", START, START + MINUTE)
+    assert 5.0 <= sum(clock.waits) <= 13.0
+
+
 def test_waiting_ends_at_the_total(exchange: FakeExchange) -> None:
     clock = VirtualClock()
     exchange.fail(Fault(status=429, headers=(("Retry-After", "15"),)), times=ALWAYS)
@@ -185,8 +196,11 @@ def test_a_gzip_bomb_takes_no_memory(exchange: FakeExchange) -> None:
     assert peak < 32 * 2**20  # the bomb is 64 MiB
 
 
-def test_closing_ends_a_hanging_read_at_once(exchange: FakeExchange) -> None:
-    exchange.fail(Fault(wire="hang"), times=ALWAYS)
+@pytest.mark.parametrize(
+    "fault", [Fault(wire="hang"), Fault(status=429, headers=(("Retry-After", "25"),))], ids=["read", "wait"]
+)
+def test_closing_ends_what_is_under_way_at_once(exchange: FakeExchange, fault: Fault) -> None:
+    exchange.fail(fault, times=ALWAYS)
     client = BybitClient(exchange.url, timeout=30, wall_clock=lambda: NOW / 1e3)
     kinds: list[str] = []
 
@@ -200,6 +214,7 @@ def test_closing_ends_a_hanging_read_at_once(exchange: FakeExchange) -> None:
     reader.start()
     while not exchange.requests:
         time.sleep(0.01)
+    time.sleep(0.2)
     began = time.monotonic()
     client.close()
     reader.join(5)
