@@ -12,10 +12,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from pipelines.evaluation.dependence import automatic_block_length, common_block_length
 from pipelines.evaluation.resampling import (
     Interval,
-    automatic_block_length,
-    common_block_length,
     percentile_interval,
     resampled_equity,
     resampled_means,

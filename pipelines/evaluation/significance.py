@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import norm
 
+from pipelines.evaluation.dependence import automatic_block_length
 from pipelines.evaluation.overfitting import Overfitting, probability_of_backtest_overfitting
 from pipelines.evaluation.resampling import (
     Interval,
-    automatic_block_length,
     bca_interval,
     mean_confidence_interval,
     percentile_interval,

@@ -26,9 +26,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from pipelines.evaluation.dependence import common_block_length
 from pipelines.evaluation.resampling import (
     Interval,
-    common_block_length,
     percentile_interval,
     resampled_means,
     resampled_variance,

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from pipelines.evaluation import metrics
 from pipelines.evaluation import resampling as r
+from pipelines.evaluation.dependence import automatic_block_length
 from tests.pipelines.evaluation.examples import bitcoin_daily_returns, waves
 
 
@@ -34,15 +35,15 @@ def test_variance_of_the_mean(block, stationary, circular):
 
 
 def test_automatic_block_length():
-    found = r.automatic_block_length(waves())
+    found = automatic_block_length(waves())
     assert found.stationary == pytest.approx(34.906541, abs=1e-6)
     assert found.circular == pytest.approx(39.958014, abs=1e-6)
 
 
 def test_automatic_block_length_of_bitcoin():
     returns = bitcoin_daily_returns()
-    assert tuple(r.automatic_block_length(returns)) == pytest.approx((4.0069, 4.5867), abs=5e-5)
-    assert tuple(r.automatic_block_length(returns**2)) == pytest.approx((5.0601, 5.7924), abs=5e-5)
+    assert tuple(automatic_block_length(returns)) == pytest.approx((4.0069, 4.5867), abs=5e-5)
+    assert tuple(automatic_block_length(returns**2)) == pytest.approx((5.0601, 5.7924), abs=5e-5)
 
 
 def test_automatic_block_length_equals_the_library():
@@ -54,14 +55,14 @@ def test_automatic_block_length_equals_the_library():
             for t in range(1, length):
                 series[t] += memory * series[t - 1]
             expected = arch.optimal_block_length(series).iloc[0]
-            found = r.automatic_block_length(series)
+            found = automatic_block_length(series)
             assert found.stationary == pytest.approx(max(1.0, expected["stationary"]), rel=1e-8)
             assert found.circular == pytest.approx(max(1.0, expected["circular"]), rel=1e-8)
 
 
 @pytest.mark.parametrize("series", [[0.0] * 100, [0.1] * 100, [0.1], [0.1, -0.1] * 4])
 def test_nothing_to_keep_is_a_block_of_one(series):
-    assert r.automatic_block_length(series) == (1.0, 1.0)
+    assert automatic_block_length(series) == (1.0, 1.0)
 
 
 def test_all_ways_of_drawing_agree():

@@ -67,12 +67,12 @@ def test_a_certain_gain_is_certain():
 
 
 def test_stepwise_against_a_table_worked_by_hand():
-    draws = np.array([[0.0, 1.0, 3.0], [2.0, 0.0, 0.0], [0.5, 0.5, 0.5], [1.5, -1.0, 1.0]])
-    # Order of t: column 1, 0, 2. Largest of all: 3, 2, .5, 1.5 -> 1 of 4 reach 2.5.
-    # Of columns 0 and 2: 3, 2, .5, 1.5 -> 2 of 4 reach 1.8. Of column 2: 3, 0, .5, 1 -> 2 reach .7;
+    draws = np.array([[0.0, 1.0, 0.1], [2.0, 0.0, 0.0], [0.5, 0.5, 0.5], [1.5, -1.0, 0.1]])
+    # Order of t: column 1, 0, 2. Largest of all: 1, 2, .5, 1.5 -> none of 4 reaches 2.5.
+    # Of columns 0 and 2: .1, 2, .5, 1.5 -> 1 of 4 reaches 1.8. Of column 2: none reaches .7;
     # but no later p-value is below an earlier one.
     found = s.stepwise_p_values([1.8, 2.5, 0.7], draws)
-    assert found == pytest.approx([3 / 5, 2 / 5, 3 / 5])
+    assert found == pytest.approx([2 / 5, 1 / 5, 2 / 5])
 
 
 def test_stepping_down_finds_more_than_one_step():
