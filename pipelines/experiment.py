@@ -89,8 +89,10 @@ def folds(params: Params, bars: int) -> list[Fold]:
 
 
 def costs(account: Account) -> Costs:
-    """The terms of the account as the parameters state them."""
+    """The terms of the account as the parameters state them; no order is smaller than the venue takes."""
     terms = account.model_dump(include=set(Costs.__dataclass_fields__))
+    venue = json.loads(layout.MARKET_TERMS.read_text("utf-8"))
+    terms["min_order"] = max(account.min_order, venue["min_notional"])
     try:
         return Costs(**terms)
     except ValueError as error:

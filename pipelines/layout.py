@@ -20,6 +20,8 @@ REPORTS = Path("reports")
 
 CANDLES = RAW / "candles"
 FUNDING = RAW / "funding.parquet"
+TERMS = RAW / "terms.json"
+MARKET_TERMS = FEATURES / "terms.json"
 TRUTH_TABLE = TRUTH / "truth.parquet"
 DOCS = REPORTS / "data_docs"
 PAGE = REPORTS / "index.html"

@@ -14,10 +14,13 @@ from pipelines.errors import UserError
 from pipelines.manifest import StoreError
 from pipelines.params import Params
 from pipelines.sources.bybit import BybitClient, BybitError
-from pipelines.sources.download import Request, Summary, download, plan
+from pipelines.sources.download import Request, download, plan
 from pipelines.sources.files import read_file
 from pipelines.sources.tabular import FileError
 from pipelines.store import Store
+from pipelines.tables import EVENTS, INSTRUMENTS
+
+FAR_FUTURE_MS = 4_102_444_800_000  # the year 2100
 
 _FUNDING: dict[str, pl.DataType | type[pl.DataType]] = {
     "symbol": pl.String,
@@ -32,12 +35,14 @@ class Gathered(NamedTuple):
 
     candles: in our schema, exactly the window.
     funding: rates by stamp (`FUNDING_SCHEMA`), empty where the source has none.
+    min_notional: the smallest order that the venue takes in any of the symbols, in money; 0 if unknown.
     truth: the planted truth of a simulated market, else None.
     note: one line for the summary.
     """
 
     candles: pl.DataFrame
     funding: pl.DataFrame
+    min_notional: float
     truth: pl.DataFrame | None
     note: str
 
@@ -75,7 +80,7 @@ def _simulated(params: Params) -> Gathered:
         correlation=data.simulator.correlation,
     )
     note = f"simulated market '{data.simulator.market}'"
-    return Gathered(simulated.candles, FUNDING_SCHEMA.to_frame(), simulated.truth, note)
+    return Gathered(simulated.candles, FUNDING_SCHEMA.to_frame(), 0.0, simulated.truth, note)
 
 
 def _from_files(params: Params) -> Gathered:
@@ -104,40 +109,27 @@ def _from_files(params: Params) -> Gathered:
     for note in notes:
         print(f"fetch: {note}", file=sys.stderr)
     # Not sorted and not deduplicated here: what the files have is for the checks to judge.
-    return Gathered(pl.concat(frames), FUNDING_SCHEMA.to_frame(), None, f"{len(frames)} file(s)")
+    return Gathered(pl.concat(frames), FUNDING_SCHEMA.to_frame(), 0.0, None, f"{len(frames)} file(s)")
 
 
 def _from_exchange(params: Params) -> Gathered:
     data = params.data
     start, end = data.window
-    store = _store(params)
     try:
         with BybitClient(data.bybit.base_url, requests_per_second=data.bybit.requests_per_second) as client:
-            done = download(client, store, _missing(params))
-            funding = _funding(client, params)
-        candles = store.scan(data.symbols, data.interval, start, end).collect()
+            done = download(client, _store(params), _missing(params))
+            _fetch_funding(client, params)
+            _fetch_instruments(client, params)
+        candles = _store(params).scan(data.symbols, data.interval, start, end).collect()
+        funding = _stored_funding(params)
     except (BybitError, StoreError) as error:
         raise UserError(str(error)) from error
-    return Gathered(conform(candles), funding, None, _note(done))
+    note = str(done) if done.requests else "all of it was in the store"
+    return Gathered(conform(candles), funding, _min_notional(params), None, note)
 
 
-def _funding(client: BybitClient, params: Params) -> pl.DataFrame:
-    """Funding rates of the window; spot markets have none."""
-    data = params.data
-    if data.bybit.category == "spot" or not params.account.funding:
-        return FUNDING_SCHEMA.to_frame()
-    start, end = data.window
-    frames = [
-        client.funding_history(data.bybit.category, symbol, start, end).select(
-            "symbol", "rate", open_time=pl.col("funding_time")
-        )
-        for symbol in data.symbols
-    ]
-    return pl.concat(frames).cast(FUNDING_SCHEMA)
-
-
-def _store(params: Params) -> Store:
-    return Store(layout.STORE, category=params.data.bybit.category)
+def _store(params: Params, kind: str = "candles") -> Store:
+    return Store(layout.STORE, kind=kind, category=params.data.bybit.category)
 
 
 def _missing(params: Params) -> list[Request]:
@@ -145,5 +137,57 @@ def _missing(params: Params) -> list[Request]:
     return plan(_store(params), params.data.symbols, params.data.interval, start, end)
 
 
-def _note(done: Summary) -> str:
-    return str(done) if done.requests else "all of it was in the store"
+def _has_funding(params: Params) -> bool:
+    return params.data.bybit.category != "spot" and params.account.funding
+
+
+def _fetch_funding(client: BybitClient, params: Params) -> None:
+    """Brings the store's funding rates up to the window; spot markets have none."""
+    if not _has_funding(params):
+        return
+    data, store = params.data, _store(params, "funding")
+    start, end = data.window
+    for symbol in data.symbols:
+        for first, stop in store.missing_ranges(symbol, EVENTS, start, end):
+            rates = client.funding_history(data.bybit.category, symbol, first, stop - 1)
+            store.append(symbol, EVENTS, rates, fetched=(first, stop))
+
+
+def _stored_funding(params: Params) -> pl.DataFrame:
+    if not _has_funding(params):
+        return FUNDING_SCHEMA.to_frame()
+    start, end = params.data.window
+    rates = _store(params, "funding").scan(params.data.symbols, EVENTS, start, end).collect()
+    return (
+        rates.select("symbol", "rate", open_time="funding_time")
+        .select(list(FUNDING_SCHEMA))
+        .cast(FUNDING_SCHEMA)
+    )
+
+
+def _fetch_instruments(client: BybitClient, params: Params) -> None:
+    """Notes the terms of every symbol (tick, lot, smallest order) when they are new or have changed."""
+    data, store = params.data, _store(params, "instruments")
+    for symbol in data.symbols:
+        terms = client.instruments(data.bybit.category, symbol=symbol)
+        if terms.is_empty():
+            continue  # no longer traded: what was noted before stays
+        noted = _terms(store, symbol)
+        if noted is None or not noted.drop("time").equals(terms):
+            now = pl.lit(client.server_time()).cast(pl.Datetime("ms", "UTC"))
+            stamped = terms.with_columns(time=now).select(list(INSTRUMENTS.schema))
+            store.append(symbol, EVENTS, stamped)
+
+
+def _min_notional(params: Params) -> float:
+    """By the newest terms: the exchange does not tell what they were before."""
+    terms = [_terms(_store(params, "instruments"), symbol) for symbol in params.data.symbols]
+    known = [found["min_notional"][0] for found in terms if found is not None]
+    return max((float(value) for value in known if value is not None), default=0.0)
+
+
+def _terms(store: Store, symbol: str) -> pl.DataFrame | None:
+    """The newest terms of a symbol in the store."""
+    if (symbol, EVENTS) not in store.series():
+        return None
+    return store.scan([symbol], EVENTS, 0, FAR_FUTURE_MS).sort("time").tail(1).collect()

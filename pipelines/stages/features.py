@@ -6,6 +6,7 @@ Writes `data/features/<symbol>.parquet` (candles on their grid, segments, fundin
 
 from __future__ import annotations
 
+import shutil
 import sys
 
 import polars as pl
@@ -43,6 +44,7 @@ def features() -> str:
         raise UserError(str(error)) from error
     with stage.replacing(layout.FEATURES, NAME) as folder:
         dataset.write_table(table, folder)
+        shutil.copyfile(layout.TERMS, folder / layout.MARKET_TERMS.name)
     summary = {
         "features": len(chosen),
         "rows": len(table),

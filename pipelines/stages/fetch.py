@@ -6,6 +6,7 @@ python -m pipelines.stages.fetch [--dry-run]
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 
 from pipelines import candles, layout, params, stage
@@ -20,6 +21,7 @@ def fetch() -> str:
     with stage.replacing(layout.RAW, NAME) as raw:
         candles.write(found.candles, raw / layout.CANDLES.name)
         found.funding.write_parquet(raw / layout.FUNDING.name)
+        (raw / layout.TERMS.name).write_text(json.dumps({"min_notional": found.min_notional}) + "\n", "utf-8")
     with stage.replacing(layout.TRUTH, NAME) as truth:
         truth.mkdir()
         if found.truth is not None:
