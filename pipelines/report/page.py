@@ -88,7 +88,7 @@ def render(inputs: Inputs) -> str:
         script=Markup((TEMPLATES / "page.js").read_text("utf-8")),
         bundle=Markup(_inline(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", VEGA_LITE))),
         tables_json=Markup(_json(_rows(inputs))),
-        charts_json=Markup(_json({chart.name: chart.spec for chart in drawn})),
+        charts_json=Markup(_json({chart.name: _described(chart) for chart in drawn})),
     )
 
 
@@ -265,6 +265,11 @@ def _rows(inputs: Inputs) -> dict[str, list[dict[str, Any]]]:
         "gaps": inputs.gaps,
     }
     return {name: rounded(frame.to_dicts(), 5) for name, frame in frames.items()}
+
+
+def _described(chart: Chart) -> charts.Spec:
+    """Vega gives a chart its description as the name that a screen reader says."""
+    return {**chart.spec, "description": f"{chart.title}. {chart.caption}"}
 
 
 def _results_only(training: pl.DataFrame) -> pl.DataFrame:
