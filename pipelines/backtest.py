@@ -7,7 +7,7 @@ the agent said about its decision. Every fold starts again with the initial equi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -24,36 +24,58 @@ from pipelines.splits import Window
 MONEY = ("price", "fees", "spread", "slippage", "impact", "funding", "liquidation")
 
 
-def run_agent(agent: Agent, env: TradingVectorEnv, *, seed: int) -> tuple[Ledger, dict[str, NDArray[Any]]]:
+class Walk(NamedTuple):
+    """One path through a test window.
+
+    ledger: [T], exposure [T, S]. targets: [T, S], filled at the open of the same row's bar.
+    said: of `Decision.info`, every array with one number a path, [T].
+    """
+
+    ledger: Ledger
+    targets: NDArray[np.float64]
+    said: dict[str, NDArray[Any]]
+
+
+def run_agent(agent: Agent, env: TradingVectorEnv, *, seed: int) -> Walk:
     """Steps a one-path environment to its end with the agent's own state carried from bar to bar.
 
-    Returns the ledger [T] (exposure [T, S]) and, of `Decision.info`, every array with one number a path.
+    A ruined account trades no more, and its path goes on with nothing to the end of the window.
     """
     observation, _ = env.reset(seed=seed)
     state = agent.initial_state(1)
     ledgers: list[Ledger] = []
+    targets: list[NDArray[np.float64]] = []
     said: dict[str, list[float]] = {}
     over = False
     while not over:
         decision = agent.act(observation, state, seed=seed + len(ledgers))
         state = decision.state
+        targets.append(env.exposures(decision.action)[0])
         observation, _, terminated, truncated, info = env.step(decision.action)
         ledgers.append(Ledger(*(info[name][0] for name in Ledger._fields)))
         for name, values in decision.info.items():
             if np.shape(values) == (1,):
                 said.setdefault(name, []).append(float(values[0]))
         over = bool(terminated[0] or truncated[0])
+    whole = {name: np.asarray(values) for name, values in said.items() if len(values) == len(ledgers)}
+    after = int(env.ends[0]) - len(ledgers)  # bars left after a ruin
+    zeros: list[Any] = [np.zeros_like(value) for value in ledgers[-1]]
+    nothing = Ledger(*zeros)._replace(ruined=np.asarray(True))
+    ledgers += [nothing] * after
+    targets += [np.zeros_like(targets[-1])] * after
     stacked = Ledger(*(np.stack(column) for column in zip(*ledgers, strict=True)))
-    return stacked, {name: np.asarray(values) for name, values in said.items() if len(values) == len(ledgers)}
+    whole = {name: np.pad(values, (0, after)) for name, values in whole.items()}
+    return Walk(stacked, np.stack(targets), whole)
 
 
-def run_rule(rule: Rule, data: Dataset, test: Window, costs: Costs, *, initial_equity: float) -> Ledger:
+def run_rule(rule: Rule, data: Dataset, test: Window, costs: Costs, *, initial_equity: float) -> Walk:
     """A rule's weights over the test window; the rule sees the whole past, as an agent's features do."""
     weights = rule(data.bars.close[: test.stop])  # [t, S]; row t looks at closes <= t only
     window = data.window(test.start - 1, test.stop)
     ledger = simulate(window.bars, weights[test.start - 1 :], costs, initial_equity=initial_equity)
     # Row 0 of `simulate` is the initial equity before the first bar.
-    return Ledger(*(column if name == "ruined" else column[1:] for name, column in ledger._asdict().items()))
+    cut = Ledger(*(column if name == "ruined" else column[1:] for name, column in ledger._asdict().items()))
+    return Walk(cut, weights[test.start - 1 : test.stop - 1], {})
 
 
 def table(
@@ -62,11 +84,10 @@ def table(
     seed: int,
     times: NDArray[np.datetime64],
     symbols: Sequence[str],
-    ledger: Ledger,
-    said: dict[str, NDArray[Any]] | None = None,
+    walk: Walk,
 ) -> pl.DataFrame:
     """The result table of one path; after a ruin it simply ends."""
-    rows = len(ledger.equity)
+    ledger, rows = walk.ledger, len(walk.ledger.equity)
     columns: dict[str, Any] = {
         "agent": [name] * rows,
         "fold": pl.Series([fold] * rows, dtype=pl.Int32),
@@ -78,7 +99,8 @@ def table(
         **{item: getattr(ledger, item) for item in MONEY},
         "gross_exposure": np.abs(ledger.exposure).sum(axis=-1),
         **{f"exposure_{symbol}": ledger.exposure[:, column] for column, symbol in enumerate(symbols)},
+        **{f"target_{symbol}": walk.targets[:, column] for column, symbol in enumerate(symbols)},
         "ruined": ledger.equity <= 0.0,
-        **{f"info_{key}": values for key, values in (said or {}).items()},
+        **{f"info_{key}": values for key, values in walk.said.items()},
     }
     return pl.DataFrame(columns)

@@ -1,71 +1,39 @@
-"""The comparison of all agents: pure functions from the ledgers to figures and series."""
+"""The comparison of all agents: pure functions from the ledgers to figures and series.
+
+An agent's record is its walk-forward path, fold after fold, with the equity split evenly between its seeds.
+Every test and every curve is about that record; the figures of single folds and seeds stand beside it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from statistics import median
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from pipelines.backtest import MONEY
 from pipelines.candles import periods_per_year
-from pipelines.evaluation.metrics import chain, exposure_histogram, net_exposure, summarise
+from pipelines.evaluation import aggregate
+from pipelines.evaluation.aggregate import Record, agent_returns, record_of
+from pipelines.evaluation.intervals import equity_bands, headline_intervals
+from pipelines.evaluation.metrics import chain, exposure_histogram, net_exposure, path_figures, path_of
+from pipelines.evaluation.overfitting import probability_of_backtest_overfitting
+from pipelines.evaluation.resampling import Interval
 from pipelines.evaluation.verdict import Judgement, judge
 from pipelines.params import Params
 
 HOLD = "buy_and_hold"
 ORACLE = "oracle"
 EDGES = np.linspace(-1.05, 1.05, 22)  # bins of a tenth, centred on -1.0, -0.9, ..., 1.0
-MEDIANS = (
-    "total_return",
-    "annual_return",
-    "volatility",
-    "sharpe",
-    "sortino",
-    "calmar",
-    "max_drawdown",
-    "max_drawdown_bars",
-    "hit_rate",
-    "turnover_per_year",
-    "gross_exposure",
-    "time_long",
-    "time_short",
-    "cost_total",
-)
+PARTITIONS = 8  # of the record, for the probability of backtest overfitting
+SHOWN_INTERVALS = ("total_return", "sharpe", "max_drawdown")
 
 
-def compare(frame: pl.DataFrame, *, learned: Sequence[str], trials: int, params: Params) -> dict[str, Any]:
-    """Figures of every agent on its whole walk-forward path, and the verdicts on the learned ones.
-
-    `frame` holds the result tables of all agents; `trials` is how many configurations were ever tried.
-    """
-    periods = periods_per_year(params.data.interval)
-    equity = params.account.initial_equity
-    returns = {name: mean_returns(part) for name, part in by_agent(frame).items()}
-    judgement = judge(
-        {name: returns[name] for name in learned},
-        buy_and_hold=returns.get(HOLD),
-        periods_per_year=periods,
-        trials=max(trials, len(learned)),
-        ruined=[name for name in learned if frame.filter(pl.col("agent") == name)["ruined"].any()],
-        replications=params.evaluation.replications,
-        seed=params.seed,
-    )
-    agents = {
-        name: _figures(part, periods, equity)
-        | {"kind": _kind(name, learned), "oracle_share": _share(returns[name], returns.get(ORACLE))}
-        | _verdict(name, judgement)
-        for name, part in by_agent(frame).items()
-    }
-    family = {
-        "spa_zero": None if judgement.spa_zero is None else judgement.spa_zero.consistent,
-        "spa_hold": None if judgement.spa_hold is None else judgement.spa_hold.consistent,
-        "block_bars": judgement.block,
-    }
-    return {"agents": agents, "family": family, "bars": len(next(iter(returns.values())))}
+def records(frames: Mapping[str, pl.DataFrame], params: Params) -> dict[str, Record]:
+    """The record of every agent from its result table."""
+    periods, equity = periods_per_year(params.data.interval), params.account.initial_equity
+    return {name: record_of(frame, periods, equity) for name, frame in frames.items()}
 
 
 def by_agent(frame: pl.DataFrame) -> dict[str, pl.DataFrame]:
@@ -73,68 +41,146 @@ def by_agent(frame: pl.DataFrame) -> dict[str, pl.DataFrame]:
     return {str(name): part for (name,), part in frame.group_by("agent", maintain_order=True)}
 
 
-def mean_returns(paths: pl.DataFrame) -> NDArray[np.float64]:
-    """Simple returns [T] over all folds of the equity split evenly between the seeds."""
-    return (
-        paths.with_columns(simple=pl.col("log_return").exp() - 1.0)
-        .group_by("open_time")
-        .agg(pl.col("simple").mean())
-        .sort("open_time")["simple"]
-        .to_numpy()
+def compare(
+    found: Mapping[str, Record], frames: Mapping[str, pl.DataFrame], *, learned: Sequence[str], trials: int,
+    params: Params,
+) -> dict[str, Any]:  # fmt: skip
+    """Few figures an agent, with their intervals, and the verdicts on the learned ones.
+
+    `trials` is how many configurations were ever tried.
+    """
+    periods = periods_per_year(params.data.interval)
+    returns = agent_returns(list(found.values()))
+    replications, seed = params.evaluation.replications, params.seed
+    judgement = judge(
+        {name: returns[name] for name in learned},
+        buy_and_hold=returns.get(HOLD),
+        periods_per_year=periods,
+        trials=max(trials, len(learned)),
+        ruined=[name for name in learned if found[name].ruined],
+        replications=replications,
+        seed=seed,
     )
-
-
-def equity_curves(frame: pl.DataFrame, points: int) -> pl.DataFrame:
-    """Relative equity of every agent over all folds: median and range over seeds, drawdown, exposure."""
-    tables = []
-    for name, part in by_agent(frame).items():
-        seeds = [_curve(path) for (_,), path in part.group_by("seed", maintain_order=True)]
-        merged = (
-            pl.concat(seeds)
-            .group_by("time")
-            .agg(
-                equity=pl.col("equity").median(),
-                low=pl.col("equity").min(),
-                high=pl.col("equity").max(),
-                drawdown=pl.col("drawdown").median(),
-                exposure=pl.col("exposure").median(),
-            )
-            .sort("time")
-        )
-        step = max(1, len(merged) // points)
-        last = pl.int_range(pl.len()) == pl.len() - 1
-        kept = merged.filter((pl.int_range(pl.len()) % step == 0) | last)
-        tables.append(kept.select(pl.lit(name).alias("agent"), pl.all()))
-    return pl.concat(tables).with_columns(pl.col("time").dt.strftime("%Y-%m-%dT%H:%M"))
-
-
-def _curve(path: pl.DataFrame) -> pl.DataFrame:
-    chained = chain(path)
-    equity = chained["equity"] / chained["equity"][0]
-    return pl.DataFrame(
-        {
-            "time": chained["open_time"],
-            "equity": equity,
-            "drawdown": equity / equity.cum_max() - 1.0,
-            "exposure": net_exposure(chained),
+    intervals = headline_intervals(
+        np.column_stack(list(returns.values())), periods, block=judgement.block, replications=replications,
+        level=params.evaluation.confidence, seed=seed,
+    )  # fmt: skip
+    oracle = returns.get(ORACLE)
+    agents = {}
+    for (name, record), bounds in zip(found.items(), intervals, strict=True):
+        agents[name] = {
+            "kind": "learned" if name in learned else "oracle" if name == ORACLE else "baseline",
+            "seeds": record.returns.shape[1],
+            "ruined": record.ruined,
+            "oracle_share": _share(returns[name], oracle),
+            **_figures(record, frames[name], periods, params.account.initial_equity),
+            **_bounds(bounds),
+            **_verdict(name, judgement),
         }
+    family = {
+        "spa_zero": None if judgement.spa_zero is None else judgement.spa_zero.consistent,
+        "spa_hold": None if judgement.spa_hold is None else judgement.spa_hold.consistent,
+        "overfitting": overfitting([found[name] for name in learned]),
+        "block_bars": judgement.block,
+    }
+    return {"agents": agents, "family": family, "bars": len(next(iter(returns.values())))}
+
+
+def overfitting(learned: Sequence[Record]) -> float | None:
+    """Probability that the best of all learned agents and seeds in sample is below the median out of it.
+
+    None where there are fewer than two to choose from, or too few bars.
+    """
+    columns = [record.returns for record in learned if not record.ruined]
+    table = np.concatenate(columns, axis=1) if columns else np.empty((0, 0))  # [T, N]
+    moving = table[:, table.std(axis=0) > 0] if table.size else table
+    if moving.ndim != 2 or moving.shape[1] < 2 or len(moving) < PARTITIONS * 30:
+        return None
+    return probability_of_backtest_overfitting(moving, PARTITIONS).probability
+
+
+def standing(found: Mapping[str, Record], params: Params) -> dict[str, Any]:
+    """Ranks fold by fold, and the difference of every pair with its interval."""
+    periods = periods_per_year(params.data.interval)
+    returns = agent_returns([record for name, record in found.items() if name != ORACLE])
+    ranks = aggregate.ranks({name: aggregate.figure_matrix(found[name], "total_return") for name in returns})
+    pairs = aggregate.pairwise_differences(
+        returns, periods, block=24.0, replications=params.evaluation.replications, seed=params.seed
     )
+    return {
+        "ranks": {name: rank._asdict() for name, rank in ranks.items()},
+        "differences": [
+            {"first": pair.first, "second": pair.second, "mean": pair.mean, **pair.interval._asdict()}
+            for pair in pairs
+        ],
+        "runs": {
+            name: aggregate.distribution(
+                aggregate.figure_matrix(record, "sharpe"), seed=params.seed
+            )._asdict()
+            for name, record in found.items()
+        },
+    }
 
 
-def exposure_shares(frame: pl.DataFrame) -> pl.DataFrame:
+def equity_curves(
+    found: Mapping[str, Record], frames: Mapping[str, pl.DataFrame], *, learned: Sequence[str], params: Params
+) -> pl.DataFrame:
+    """Growth of 1 of every record with bootstrap bands for the learned ones, drawdown and exposure."""
+    tables = []
+    for name, record in found.items():
+        returns = record.returns.mean(axis=1)
+        growth = np.cumprod(1.0 + returns)  # [T]
+        rows = np.unique(np.linspace(0, len(growth) - 1, params.report.points).astype(np.int64))
+        low = high = growth[rows]
+        if name in learned and not record.ruined:
+            bands = equity_bands(
+                returns,
+                points=params.report.points,
+                replications=params.evaluation.replications,
+                level=params.evaluation.confidence,
+                seed=params.seed,
+            )
+            rows, low, high = bands.rows, bands.low, bands.high
+        net = frames[name].with_columns(net=pl.Series(net_exposure(frames[name])))
+        exposure = net.group_by("open_time").agg(pl.col("net").mean()).sort("open_time")["net"].to_numpy()
+        peak = np.maximum.accumulate(np.maximum(growth, 1.0))
+        tables.append(
+            pl.DataFrame(
+                {
+                    "agent": [name] * len(rows),
+                    "time": record.open_time.gather(rows).dt.strftime("%Y-%m-%dT%H:%M"),
+                    "equity": growth[rows],
+                    "low": low,
+                    "high": high,
+                    "drawdown": (growth / peak - 1.0)[rows],
+                    "exposure": exposure[rows],
+                }
+            )
+        )
+    return pl.concat(tables)
+
+
+def exposure_shares(frames: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
     """Share of the time that every agent spent at each net exposure, in bins of a tenth."""
     centres = np.round((EDGES[1:] + EDGES[:-1]) / 2, 1)
-    tables = []
-    for name, part in by_agent(frame).items():
-        shares = exposure_histogram(net_exposure(part), EDGES)
-        tables.append(pl.DataFrame({"agent": [name] * len(centres), "exposure": centres, "share": shares}))
+    tables = [
+        pl.DataFrame(
+            {
+                "agent": [name] * len(centres),
+                "exposure": centres,
+                "share": exposure_histogram(net_exposure(frame), EDGES),
+            }
+        )
+        for name, frame in frames.items()
+    ]
     return pl.concat(tables).filter(pl.col("share") > 0)
 
 
-def cost_shares(frame: pl.DataFrame, initial_equity: float) -> pl.DataFrame:
+def cost_shares(frames: Mapping[str, pl.DataFrame], initial_equity: float) -> pl.DataFrame:
     """Each ledger item summed over a path, as a share of the start equity; mean over folds and seeds."""
     return (
-        frame.group_by("agent", "fold", "seed", maintain_order=True)
+        pl.concat(frame.select("agent", "fold", "seed", *MONEY) for frame in frames.values())
+        .group_by("agent", "fold", "seed", maintain_order=True)
         .agg(pl.col(MONEY).sum() / initial_equity)
         .group_by("agent", maintain_order=True)
         .agg(pl.col(MONEY).mean())
@@ -143,36 +189,39 @@ def cost_shares(frame: pl.DataFrame, initial_equity: float) -> pl.DataFrame:
     )
 
 
-def _figures(paths: pl.DataFrame, periods: float, initial_equity: float) -> dict[str, Any]:
-    """Median over seeds of the figures of the walk-forward path; the range over seeds of the headline."""
-    runs = [
-        summarise(chain(path, initial_equity), periods, initial_equity)
-        for (_,), path in paths.group_by("seed", maintain_order=True)
-    ]
-    figures: dict[str, Any] = {name: _median([run[name] for run in runs]) for name in MEDIANS}
-    totals = [float(run["total_return"] or 0.0) for run in runs]
-    figures["total_return_low"], figures["total_return_high"] = min(totals), max(totals)
-    figures["ruined"] = any(run["ruined"] for run in runs)
-    figures["seeds"] = len(runs)
-    return figures
+def _figures(record: Record, frame: pl.DataFrame, periods: float, initial_equity: float) -> dict[str, Any]:
+    """Of the whole record; turnover, exposure and costs are means over the seeds."""
+    growth = np.cumprod(1.0 + record.returns.mean(axis=1))
+    whole = pl.DataFrame(
+        {"open_time": record.open_time, "equity": initial_equity * growth, "ruined": growth <= 0.0}
+    )
+    figures: dict[str, Any] = path_figures(path_of(whole, initial_equity), periods)
+    net = net_exposure(frame)
+    seeds = [chain(path, initial_equity) for (_,), path in frame.group_by("seed", maintain_order=True)]
+    paid = [path.select(pl.sum_horizontal(MONEY[1:]).sum()).item() / initial_equity for path in seeds]
+    return figures | {
+        "turnover_per_year": float(frame["turnover"].to_numpy().mean()) * periods,
+        "gross_exposure": float(frame["gross_exposure"].to_numpy().mean()),
+        "time_long": float((net > 0.01).mean()),
+        "time_short": float((net < -0.01).mean()),
+        "cost_total": float(np.mean(paid)),
+    }
 
 
-def _median(values: Sequence[Any]) -> float | None:
-    defined = [value for value in values if value is not None]
-    return median(defined) if defined else None
+def _bounds(bounds: Mapping[str, Interval | None]) -> dict[str, float | None]:
+    ends: dict[str, float | None] = {}
+    for name in SHOWN_INTERVALS:
+        interval = bounds[name]
+        ends[f"{name}_low"] = None if interval is None else interval.low
+        ends[f"{name}_high"] = None if interval is None else interval.high
+    return ends
 
 
-def _share(returns: NDArray[np.float64], oracle: NDArray[np.float64] | None) -> float | None:
+def _share(returns: np.ndarray, oracle: np.ndarray | None) -> float | None:
     """Mean net return as a share of the oracle's; None where there is no oracle that earns."""
     if oracle is None or oracle.mean() <= 0:
         return None
     return float(returns.mean() / oracle.mean())
-
-
-def _kind(name: str, learned: Sequence[str]) -> str:
-    if name in learned:
-        return "learned"
-    return "oracle" if name == ORACLE else "baseline"
 
 
 def _verdict(name: str, judgement: Judgement) -> dict[str, Any]:
@@ -180,14 +229,12 @@ def _verdict(name: str, judgement: Judgement) -> dict[str, Any]:
         return {}
     verdict = judgement.verdicts[name]
     evidence = verdict.evidence
-    interval = evidence.interval
     return {
         "verdict": verdict.name,
         "words": verdict.words,
-        "sharpe_low": None if interval is None else interval.low,
-        "sharpe_high": None if interval is None else interval.high,
         "psr": evidence.psr,
         "dsr": evidence.dsr,
+        "p_luck": evidence.p_luck,
         "p_zero": evidence.p_zero,
         "p_hold": evidence.p_hold,
         "effective_trials": evidence.effective_trials,

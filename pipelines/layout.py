@@ -28,6 +28,7 @@ PAGE = REPORTS / "index.html"
 DATA_METRICS = METRICS / "data.json"
 FEATURE_METRICS = METRICS / "features.json"
 COMPARISON = METRICS / "comparison.json"
+EVIDENCE = METRICS / "evidence.json"  # what stands behind the comparison, for the report
 TRIALS = METRICS / "trials.jsonl"
 
 STORE = Path("store")  # fetched candles, outside of DVC: only ever grows

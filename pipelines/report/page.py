@@ -31,6 +31,7 @@ VEGA_LITE = "6.4"
 class Inputs(NamedTuple):
     """What the page is made from.
 
+    evidence: what stands behind the comparison (`metrics/evidence.json`).
     prices: [symbol, time, close, relative], thinned; gaps: [symbol, after, before, missing_bars].
     curves, exposures, costs: the plot series of `compare`; training: [job, step, metric, value, family].
     figures: family or "baselines" -> agent -> {"median", "runs"}.
@@ -40,6 +41,7 @@ class Inputs(NamedTuple):
     comparison: Mapping[str, Any]
     data: Mapping[str, Any]
     features: Mapping[str, Any]
+    evidence: Mapping[str, Any]
     figures: Mapping[str, Mapping[str, Any]]
     curves: pl.DataFrame
     exposures: pl.DataFrame
@@ -75,10 +77,11 @@ def render(inputs: Inputs) -> str:
         charts={chart.name: chart for chart in drawn},
         costs=tables.costs(inputs.costs),
         details=[
-            {"name": name, "runs": tables.runs(found["runs"])}
+            {"name": name, "runs": tables.runs(found["runs"]), "what_if": _what_if(name, inputs)}
             for group in inputs.figures.values()
             for name, found in group.items()
         ],
+        differences=tables.differences(inputs.evidence["differences"], _learned(inputs)),
         data=tables.data_quality(inputs.data),
         warnings=_warnings(inputs.data),
         method=_method(inputs),
@@ -173,12 +176,29 @@ def _method(inputs: Inputs) -> list[str]:
         "slippage and impact; fees are paid on the traded notional. Nothing is filled backwards.",
         f"Costs: fee {account.fee_bps} bp, half-spread {account.half_spread_bps} bp, slippage "
         f"{account.slippage_bps} bp of the traded notional; leverage at most {account.leverage}.",
-        f"{split.seeds} seeds a fold. The table shows the median over seeds of the whole walk-forward path, "
-        "the charts the range; tests use the equity split evenly between the seeds.",
+        f"{split.seeds} seeds a fold. Every figure, test and curve is of the whole walk-forward path with "
+        "the equity split evenly between the seeds; intervals come from the stationary bootstrap "
+        f"({params.evaluation.replications} records, blocks of "
+        f"{inputs.comparison['family']['block_bars']:.0f} bars on average).",
+        _family(inputs),
         f"Verdicts, the first rule that applies: {rules}.",
         "Features pass the leak gate: each is recomputed on histories that end earlier "
         f"({inputs.features['features']} features, {inputs.features['warm_up_bars']} bars of warm-up).",
     ]
+
+
+def _family(inputs: Inputs) -> str:
+    """The tests of all agents at once, in words."""
+    family = inputs.comparison["family"]
+    said = []
+    for key, claim in (("spa_zero", "earns more than zero"), ("spa_hold", "earns more than buy and hold")):
+        if family[key] is not None:
+            said.append(f"no agent {claim}: p = {family[key]:.3f} (Hansen's superior predictive ability)")
+    if family["overfitting"] is not None:
+        said.append(
+            f"probability that picking the best agent here is overfitting: {family['overfitting']:.0%}"
+        )
+    return "Tests of all agents at once: " + ("; ".join(said) or "none could be made") + "."
 
 
 def _charts(inputs: Inputs) -> list[Chart]:
@@ -191,8 +211,9 @@ def _charts(inputs: Inputs) -> list[Chart]:
         charts.line_over_time(
             "equity",
             title="Equity, net of every cost",
-            caption="Start of the first test fold = 1. Solid: learned agents, median over seeds with their "
-            f"range; dashed: rules. Highest at the end: {best}. Click a name in the legend to single it out.",
+            caption="Start of the first test fold = 1, the equity split evenly between the seeds. Solid: "
+            f"learned agents with their bootstrap band; dashed: rules. Highest at the end: {best}. Click a "
+            "name in the legend to single it out.",
             field="equity",
             label="equity",
             form=".2f",
@@ -212,7 +233,7 @@ def _charts(inputs: Inputs) -> list[Chart]:
         charts.line_over_time(
             "exposure",
             title="Exposure of the learned agents",
-            caption="Net position as a share of equity, at the close; median over seeds. A flat line is an "
+            caption="Net position as a share of equity, at the close; mean over seeds. A flat line is an "
             "agent that does not decide.",
             field="exposure",
             label="net exposure",
@@ -270,6 +291,15 @@ def _rows(inputs: Inputs) -> dict[str, list[dict[str, Any]]]:
 def _described(chart: Chart) -> charts.Spec:
     """Vega gives a chart its description as the name that a screen reader says."""
     return {**chart.spec, "description": f"{chart.title}. {chart.caption}"}
+
+
+def _learned(inputs: Inputs) -> list[str]:
+    return [name for name, found in inputs.comparison["agents"].items() if found["kind"] == "learned"]
+
+
+def _what_if(name: str, inputs: Inputs) -> tables.Table | None:
+    found = inputs.evidence["what_if"].get(name)
+    return None if found is None else tables.what_if(found)
 
 
 def _results_only(training: pl.DataFrame) -> pl.DataFrame:

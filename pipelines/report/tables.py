@@ -113,6 +113,36 @@ def runs(paths: Mapping[str, Mapping[str, Any]]) -> Table:
     return Table([Column("path"), *(Column(label, help) for _, label, _, help in RUN_COLUMNS)], rows)
 
 
+def what_if(found: Mapping[str, Any]) -> Table:
+    """One row a question: the same decisions under other costs, later fills and other sizes."""
+    asked = [
+        *((f"costs × {row['setting']:g}", row) for row in found["costs"]),
+        *((f"filled {row['setting']:g} bar(s) later", row) for row in found["delay"] if row["setting"]),
+        *((f"start with {row['setting']:,.0f}, square-root impact", row) for row in found["size"]),
+    ]
+    rows = [
+        Row("", [question, percent(row["total_return"]), number(row["sharpe"])]) for question, row in asked
+    ]
+    even = found["break_even"]
+    answer = found["break_even_note"] if even is None else f"{even:.2f} × the costs"
+    rows.append(Row("", ["break-even", answer, NOTHING]))
+    return Table([Column("what if"), Column("return"), Column("Sharpe")], rows)
+
+
+def differences(pairs: Sequence[Mapping[str, Any]], learned: Sequence[str]) -> Table:
+    """Mean return a year of every learned agent minus that of every other agent, with its interval."""
+    rows = []
+    for pair in pairs:
+        first, second, sign = pair["first"], pair["second"], 1.0
+        if first not in learned:
+            first, second, sign = second, first, -1.0
+        if first in learned:
+            ends = sorted((sign * pair["low"], sign * pair["high"]))
+            cells = [f"{first} − {second}", percent(sign * pair["mean"]), f"{ends[0]:+.0%} … {ends[1]:+.0%}"]
+            rows.append(Row("", cells))
+    return Table([Column("pair"), Column("a year", "difference of the mean returns"), Column("95 %")], rows)
+
+
 def costs(shares: pl.DataFrame) -> Table:
     """Ledger items as columns, agents as rows; their sum is the net result."""
     wide = shares.pivot("item", index="agent", values="share", maintain_order=True)

@@ -48,9 +48,9 @@ def walk(job: Job) -> pl.DataFrame:
     data = experiment.dataset(job.params)
     fold = experiment.folds(job.params, len(data.times))[job.fold]
     env = experiment.test_env(data, fold, Scaler.load(folder / "scaler.json"), job.params)
-    ledger, said = backtest.run_agent(models.load(folder), env, seed=job.consumed_seed)
+    walked = backtest.run_agent(models.load(folder), env, seed=job.consumed_seed)
     times = data.times[fold.test.rows]
-    return backtest.table(job.family, job.fold, job.seed, times, data.symbols, ledger, said)
+    return backtest.table(job.family, job.fold, job.seed, times, data.symbols, walked)
 
 
 def rules(settings: Params) -> pl.DataFrame:

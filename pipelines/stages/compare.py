@@ -11,7 +11,7 @@ from typing import Any
 
 import polars as pl
 
-from pipelines import comparison, experiment, layout, params, stage
+from pipelines import comparison, experiment, layout, params, stage, whatif
 from pipelines.evaluation import trials
 from pipelines.evaluation.trials import Trial
 from pipelines.params import Params
@@ -23,19 +23,26 @@ NAME = "compare"
 def compare() -> str:
     settings = params.load()
     learned = list(settings.agents)
-    frame = pl.concat(
-        [pl.read_parquet(layout.results(name)) for name in [*learned, BASELINES]], how="diagonal"
-    )
+    frames: dict[str, pl.DataFrame] = {}
+    for name in [*learned, BASELINES]:
+        frames |= comparison.by_agent(pl.read_parquet(layout.results(name)))
     counted = count_trials(settings)
-    found = comparison.compare(frame, learned=learned, trials=counted["configurations"], params=settings)
+    records = comparison.records(frames, settings)
+    found = comparison.compare(
+        records, frames, learned=learned, trials=counted["configurations"], params=settings
+    )
     found["trials"] = counted
     found["data"] = experiment.data_fingerprint()
     stage.write_json(found, layout.COMPARISON, NAME)
-    points = settings.report.points
+    data = experiment.dataset(settings)
+    evidence = comparison.standing(records, settings)
+    evidence["what_if"] = {name: whatif.what_if(frames[name], data, settings) for name in learned}
+    stage.write_json(evidence, layout.EVIDENCE, NAME)
+    curves = comparison.equity_curves(records, frames, learned=learned, params=settings)
     for name, series in {
-        "equity": comparison.equity_curves(frame, points),
-        "exposures": comparison.exposure_shares(frame),
-        "costs": comparison.cost_shares(frame, settings.account.initial_equity),
+        "equity": curves,
+        "exposures": comparison.exposure_shares(frames),
+        "costs": comparison.cost_shares(frames, settings.account.initial_equity),
     }.items():
         stage.write_table(series, layout.PLOTS / f"{name}.csv", NAME)
     verdicts = [f"{name} is {found['agents'][name]['verdict']}" for name in learned]

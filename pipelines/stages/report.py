@@ -38,6 +38,7 @@ def inputs(settings: Params) -> Inputs:
         comparison=_json(layout.COMPARISON),
         data=_json(layout.DATA_METRICS),
         features=_json(layout.FEATURE_METRICS),
+        evidence=_json(layout.EVIDENCE),
         figures={name: _json(layout.metrics(name)) for name in [*settings.agents, BASELINES]},
         curves=pl.read_csv(layout.PLOTS / "equity.csv"),
         exposures=pl.read_csv(layout.PLOTS / "exposures.csv"),

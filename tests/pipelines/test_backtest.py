@@ -64,13 +64,14 @@ def test_an_agent_and_the_same_weights_end_with_the_same_money() -> None:
     env = TradingVectorEnv(
         data.bars, data.features[:, :, 0], COSTS, grid=GRID, episode_bars=None, start="first"
     )
-    ledger, said = backtest.run_agent(agent, env, seed=0)
+    ledger, targets, said = backtest.run_agent(agent, env, seed=0)
     expected = simulate(data.bars, np.asarray(GRID)[script][:, None], COSTS)
     np.testing.assert_allclose(ledger.equity, expected.equity[1:], rtol=1e-12)
     np.testing.assert_allclose(ledger.fees, expected.fees[1:], rtol=1e-12, atol=1e-9)
     assert [seen[0] for seen in agent.seen] == list(range(len(data.times) - 1))
     np.testing.assert_array_equal(said["value"], np.arange(len(data.times) - 1))
     assert "odd" not in said  # not one number a path
+    np.testing.assert_array_equal(targets[:, 0], np.asarray(GRID)[script][:-1])
 
 
 def test_a_rule_starts_in_cash_at_its_window_and_sees_the_whole_past() -> None:
@@ -82,7 +83,7 @@ def test_a_rule_starts_in_cash_at_its_window_and_sees_the_whole_past() -> None:
         seen.append(len(closes))
         return buy_and_hold(closes)
 
-    ledger = backtest.run_rule(rule, data, test, COSTS, initial_equity=1e6)
+    ledger = backtest.run_rule(rule, data, test, COSTS, initial_equity=1e6).ledger
     assert seen == [180]
     assert len(ledger.equity) == test.bars
     # Bought at the open of the first test bar with everything there is.
@@ -93,8 +94,8 @@ def test_a_rule_starts_in_cash_at_its_window_and_sees_the_whole_past() -> None:
 def test_the_table_has_a_row_a_bar_and_adds_up() -> None:
     data = dataset(symbols=2)
     test = Window(100, 150)
-    ledger = backtest.run_rule(buy_and_hold, data, test, COSTS, initial_equity=1e6)
-    frame = backtest.table("hold", 3, 1, data.times[test.rows], data.symbols, ledger)
+    walk = backtest.run_rule(buy_and_hold, data, test, COSTS, initial_equity=1e6)
+    frame = backtest.table("hold", 3, 1, data.times[test.rows], data.symbols, walk)
     assert frame.height == 50
     assert frame["open_time"].dtype == pl.Datetime("ms", "UTC")
     assert frame["open_time"][0].isoformat() == "2024-01-05T04:00:00+00:00"
@@ -109,10 +110,30 @@ def test_a_ruined_path_says_so() -> None:
     bars = Bars(*(column.copy() for column in data.bars[:4]))
     for column in (bars.open, bars.high, bars.low, bars.close):
         column[30:] *= 0.2  # the market opens 80 % lower
-    ledger = backtest.run_rule(
+    walk = backtest.run_rule(
         lambda closes: np.full_like(closes, 3.0), data._replace(bars=bars), Window(10, 50),
         Costs(leverage=3.0), initial_equity=1e6,
     )  # fmt: skip
-    frame = backtest.table("bold", 0, 0, data.times[10:50], data.symbols, ledger)
+    frame = backtest.table("bold", 0, 0, data.times[10:50], data.symbols, walk)
     assert frame["ruined"].to_list() == [False] * 20 + [True] * 20
     assert np.isfinite(frame["log_return"].to_numpy()).all()
+
+
+def test_an_agent_that_is_ruined_leaves_a_path_of_full_length() -> None:
+    data = dataset(60)
+    bars = Bars(*(column.copy() for column in data.bars[:4]))
+    for column in bars[:4]:
+        column[30:] *= 0.2
+    env = TradingVectorEnv(
+        bars,
+        data.features[:, :, 0],
+        Costs(leverage=3.0),
+        grid=(-3.0, 0.0, 3.0),
+        episode_bars=None,
+        start="first",
+    )
+    walk = backtest.run_agent(Scripted(np.full(60, 2)), env, seed=0)
+    assert len(walk.ledger.equity) == len(walk.targets) == 59
+    assert walk.ledger.ruined.tolist() == [False] * 29 + [True] * 30
+    assert walk.ledger.equity[29:].max() == 0.0
+    assert len(walk.said["value"]) == 59
