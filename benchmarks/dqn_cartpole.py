@@ -1,9 +1,10 @@
-"""Does the Q-network learn CartPole-v1? One configuration, five seeds, the final weights.
+"""Does the Q-network learn CartPole-v1? One configuration, ten seeds, the final weights.
 
-    python benchmarks/dqn_cartpole.py [seed ...]
+    python -m benchmarks.dqn_cartpole
 
 The bar: a mean return of at least 400 of 500 over 20 greedy episodes, started from seeds that training
-never saw, after 60 000 real steps, for at least 4 of 5 seeds. Writes `benchmarks/results/dqn_cartpole.json`.
+never saw, after 60 000 real steps, for at least 4 of 5 seeds. The configuration was chosen among eight on the
+seeds 0 to 4; the seeds 5 to 9 were run once it was chosen. Writes `benchmarks/results/dqn_cartpole.json`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import json
 import multiprocessing
 import os
 import platform
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,14 @@ CONFIG: dict[str, Any] = {
     "replay_capacity": 60_000,
     "epsilon_steps": 10_000,
     "hidden": [128, 128],
+    "learning_rate": 1e-3,
+    "final_learning_rate": 1e-5,
     "updates_per_step": 0.5,
+    "target_rate": 0.01,
+    "n_step": 1,
+    "huber": 100.0,
 }
+CHOSEN_ON, FRESH = range(5), range(5, 10)
 EPISODES = 20
 BAR = 400.0
 
@@ -77,24 +83,30 @@ def run(seed: int) -> dict[str, Any]:
     }
 
 
-def main(seeds: list[int]) -> None:
+def main() -> None:
     """Runs the seeds, two processes at a time, and writes the table."""
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = "1"  # inherited by the workers, before they load NumPy
     context = multiprocessing.get_context("spawn")
     rows = []
     with concurrent.futures.ProcessPoolExecutor(2, mp_context=context, max_tasks_per_child=1) as pool:
-        for row in pool.map(run, seeds):
+        for row in pool.map(run, (*CHOSEN_ON, *FRESH)):
             rows.append(row)
             print(
                 f"seed {row['seed']}: mean {row['mean_return']:.1f}, least {row['least_return']:.0f}, "
                 f"{row['updates']} updates, {row['cpu_seconds']} s of processor time",
                 flush=True,
             )
-    passed = sum(row["mean_return"] >= BAR for row in rows)
-    print(f"{passed} of {len(rows)} seeds reach {BAR:.0f}")
+    passed = {
+        name: sum(row["mean_return"] >= BAR for row in rows if row["seed"] in seeds)
+        for name, seeds in (("chosen_on", CHOSEN_ON), ("fresh", FRESH))
+    }
+    print(
+        f"seeds that reach {BAR:.0f}: {passed['chosen_on']} of {len(CHOSEN_ON)}, "
+        f"fresh {passed['fresh']} of {len(FRESH)}"
+    )
     result = {
-        "command": "python benchmarks/dqn_cartpole.py",
+        "command": "python -m benchmarks.dqn_cartpole",
         "bar": {"mean_return": BAR, "episodes": EPISODES, "weights": "final"},
         "config": CONFIG,
         "seeds_passed": passed,
@@ -106,5 +118,4 @@ def main(seeds: list[int]) -> None:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-    main([int(word) for word in sys.argv[1:]] or [0, 1, 2, 3, 4])
+    main()

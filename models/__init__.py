@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from models import configuration
+from models.curve import Log
 
 if TYPE_CHECKING:
     from models.agent import Agent
@@ -23,9 +24,6 @@ __all__ = ["FAMILIES", "config_class", "load", "train"]
 FAMILIES: dict[str, str] = {
     "dqn": "models.dqn",
 }
-
-Log = Callable[[int, dict[str, float]], None]
-"""Called as `log(env_step, {"group/metric": value, ...})` while training."""
 
 
 def _module(family: str, name: str) -> Any:
@@ -54,7 +52,8 @@ def train(
 
     `config` may be a mapping, which is checked. With `checkpoint_dir` the whole state of the training is
     kept there as it goes, and a call with the same arguments carries on from it to the same bytes as an
-    unbroken run. `init_from` is the directory of an earlier agent to start from.
+    unbroken run. `init_from` is the directory of an earlier agent to start from. `log` is called as
+    `log(env_step, {"group/metric": value, ...})`; a resumed run repeats the lines of the killed one first.
     """
     checked = configuration.parse(config_class(family), config, where=family)
     agent: Agent = _module(family, "train").train(

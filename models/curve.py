@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 Log = Callable[[int, dict[str, float]], None]
+"""Called as `log(env_step, {"group/metric": value, ...})` while training."""
 
 
 class Curve:

@@ -34,13 +34,14 @@ class Config(configuration.Config):
     n_step: Annotated[int, AtLeast(1)] = 3
     """Rewards summed before the target network's value."""
     learning_rate: Annotated[float, Above(0)] = 1e-3
-    final_learning_rate: Annotated[float, AtLeast(0)] = 1e-4
+    final_learning_rate: Annotated[float, AtLeast(0)] = 1e-5
     """Reached in a straight line at the end of training."""
     gradient_clip: Annotated[float, Above(0)] = 10.0
     """Largest global norm of a gradient."""
-    huber: Annotated[float, Above(0)] = 1.0
-    """Error, in scaled reward units, beyond which the loss grows linearly."""
-    target_rate: Annotated[float, Between(0, 1, open_low=True)] = 0.005
+    huber: Annotated[float, Above(0)] = 10.0
+    """Error, in scaled reward units, beyond which the loss grows linearly. A small one learns medians where
+    means are wanted: rare large losses then weigh too little."""
+    target_rate: Annotated[float, Between(0, 1, open_low=True)] = 0.01
     """Share of the online weights that goes into the target network at each of its updates; 1 copies."""
     target_period: Annotated[int, AtLeast(1)] = 1
     """Gradient updates between two updates of the target network."""

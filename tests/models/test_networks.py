@@ -103,6 +103,8 @@ def test_hidden_steps_are_seen_by_themselves_only():
     after, _ = layer(changed, hidden=hidden)
     np.testing.assert_array_equal(np.delete(before, 2, 1), np.delete(after, 2, 1))
     assert not np.allclose(before[:, 2], after[:, 2])
+    first = tf.constant([True, False, False, False, False, False])
+    np.testing.assert_allclose(layer(x, hidden=first)[0][:, :1], layer(x[:, :1])[0], atol=1e-6)
 
 
 def test_keras_tracks_every_weight():
