@@ -23,6 +23,7 @@ from pipelines.market.costs import Costs
 from pipelines.params import Params
 
 Floats = NDArray[np.float64]
+Replay = Callable[[Costs, float, int], Floats]
 IMPACT = 1.0  # Y of the square-root law for the question of size
 SIZES = (1e5, 1e6, 1e7, 1e8)  # money at the start
 
@@ -33,18 +34,33 @@ def what_if(frame: pl.DataFrame, data: Dataset, params: Params) -> dict[str, Any
     costs = experiment.costs(params.account)
     equity = params.account.initial_equity
     replay = replays(frame, data, params)
-    impacted = replace(costs, impact=IMPACT)
     even = sensitivity.break_even(lambda terms: replay(terms, equity, 0), costs)
     found: dict[str, Any] = {
         "costs": sensitivity.cost_sensitivity(lambda terms: replay(terms, equity, 0), costs, periods),
         "delay": [sensitivity.outcome_of(d, replay(costs, equity, d), periods) for d in (0, 1, 2)],
-        "size": sensitivity.capacity(lambda size: replay(impacted, size, 0), SIZES, periods).outcomes,
     }
-    plain = {name: [outcome._asdict() for outcome in outcomes] for name, outcomes in found.items()}
-    return {**plain, "break_even": even.multiple, "break_even_note": even.reason}
+    plain: dict[str, Any] = {
+        name: [outcome._asdict() for outcome in outcomes] for name, outcomes in found.items()
+    }
+    return {
+        **plain,
+        **_by_size(replay, costs, periods),
+        "break_even": even.multiple,
+        "break_even_note": even.reason,
+    }
 
 
-def replays(frame: pl.DataFrame, data: Dataset, params: Params) -> Callable[[Costs, float, int], Floats]:
+def _by_size(replay: Replay, costs: Costs, periods: float) -> dict[str, Any]:
+    """Results by the money at the start; a market without volume has no law of impact, and that is said."""
+    impacted = replace(costs, impact=IMPACT)
+    try:
+        outcomes = sensitivity.capacity(lambda size: replay(impacted, size, 0), SIZES, periods).outcomes
+    except ValueError as refusal:
+        return {"size": [], "size_note": str(refusal)}
+    return {"size": [outcome._asdict() for outcome in outcomes], "size_note": ""}
+
+
+def replays(frame: pl.DataFrame, data: Dataset, params: Params) -> Replay:
     """(costs, initial equity, bars of delay) -> returns [T]: the mean over seeds, fold after fold."""
     columns = [f"target_{symbol}" for symbol in data.symbols]
     windows = []

@@ -25,7 +25,10 @@ HOSTILE = "</script><img src=x onerror=alert(1)>"
 BARS = 1300
 LEARNED = ["clever", "bear"]
 PARAMS = Params.model_validate(
-    {"split": {"folds": 2, "seeds": 2, "train_bars": 100, "test_bars": 550}, "evaluation": {"replications": 200}}
+    {
+        "split": {"folds": 2, "seeds": 2, "train_bars": 100, "test_bars": 550},
+        "evaluation": {"replications": 200},
+    }
 )
 COSTS = Costs(no_trade_band=0.01)
 
@@ -39,7 +42,7 @@ def results(drift: float = 0.0, seed: int = 0) -> tuple[dict[str, pl.DataFrame],
         names=("nothing",),
         interval="1h",
         times=np.datetime64("2024-01-01", "ms") + np.arange(BARS) * np.timedelta64(1, "h"),
-        bars=Bars(*(column * trend for column in market[:4])),
+        bars=Bars(*(column * trend for column in market[:4]), volume=market.volume),
         features=np.zeros((BARS, 1, 1)),
         segment=np.zeros(BARS, np.int32),
         filled=np.zeros((BARS, 1), bool),
