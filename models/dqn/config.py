@@ -13,11 +13,11 @@ from models.configuration import Above, AtLeast, Between
 class Config(configuration.Config):
     """Steps are real steps (transitions) of the environment, summed over its sub-environments."""
 
-    env_steps: Annotated[int, AtLeast(1)] = 20_000
+    env_steps: Annotated[int, AtLeast(1)] = 60_000
     """Real steps of training."""
     warmup_steps: Annotated[int, AtLeast(1)] = 1_000
     """Steps of uniformly random actions before learning; the reward scale is measured on them."""
-    replay_capacity: Annotated[int, AtLeast(2)] = 50_000
+    replay_capacity: Annotated[int, AtLeast(2)] = 60_000
     """Rows kept; older ones are overwritten."""
     updates_per_step: Annotated[float, Above(0)] = 0.25
     """The train ratio: gradient updates a real step."""
@@ -31,9 +31,9 @@ class Config(configuration.Config):
     activation: Literal["relu", "tanh", "silu"] = "relu"
     discount: Annotated[float, Between(0, 1)] = 0.99
     """A step."""
-    n_step: Annotated[int, AtLeast(1)] = 3
+    n_step: Annotated[int, AtLeast(1)] = 1
     """Rewards summed before the target network's value."""
-    learning_rate: Annotated[float, Above(0)] = 1e-3
+    learning_rate: Annotated[float, Above(0)] = 3e-4
     final_learning_rate: Annotated[float, AtLeast(0)] = 1e-5
     """Reached in a straight line at the end of training."""
     gradient_clip: Annotated[float, Above(0)] = 10.0
@@ -73,6 +73,8 @@ class Config(configuration.Config):
             updates_per_call=4,
             batch_size=8,
             hidden=(8,),
+            n_step=3,
+            learning_rate=1e-3,
             epsilon_steps=200,
             checkpoint_steps=100,
             log_steps=100,

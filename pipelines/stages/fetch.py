@@ -24,6 +24,7 @@ def fetch() -> str:
         (raw / layout.TERMS.name).write_text(json.dumps({"min_notional": found.min_notional}) + "\n", "utf-8")
     with stage.replacing(layout.TRUTH, NAME) as truth:
         truth.mkdir()
+        (truth / "source.txt").write_text(f"{settings.data.source}\n", "utf-8")
         if found.truth is not None:
             found.truth.write_parquet(truth / layout.TRUTH_TABLE.name)
     symbols = found.candles["symbol"].n_unique()

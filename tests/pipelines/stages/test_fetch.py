@@ -105,4 +105,4 @@ def test_the_stage_writes_the_window_and_says_an_error_in_one_line(
     assert "480 candles of 1 symbol(s)" in capsys.readouterr().out
     assert candles.scan(layout.CANDLES).collect().height == 480
     assert json.loads(layout.TERMS.read_text())["min_notional"] > 0
-    assert list(layout.TRUTH.iterdir()) == []
+    assert [path.name for path in layout.TRUTH.iterdir()] == ["source.txt"]
