@@ -19,6 +19,7 @@ PLOTS = Path("plots")
 REPORTS = Path("reports")
 
 CANDLES = RAW / "candles"
+OTHERS = RAW / "others"  # the same symbols at further intervals: <interval>/<symbol>/<month>.parquet
 FUNDING = RAW / "funding.parquet"
 TERMS = RAW / "terms.json"
 MARKET_TERMS = FEATURES / "terms.json"

@@ -60,6 +60,7 @@ class Data(Section):
     source: Literal["simulator", "bybit", "files"] = "simulator"
     symbols: Annotated[list[str], Field(min_length=1)] = ["SIM"]
     interval: str = "1h"
+    also: list[str] = []  # further intervals that are fetched only to hold the candles against them
     start: date = date(2022, 1, 1)  # UTC, first day of the window
     end: date = date(2024, 9, 27)  # UTC, the day after the last one; only closed days
     simulator: Simulator = Simulator()
@@ -73,6 +74,14 @@ class Data(Section):
             raise ValueError(f"must be one of {', '.join(INTERVALS_MS)}")
         return value
 
+    @field_validator("also")
+    @classmethod
+    def _known_intervals(cls, value: list[str]) -> list[str]:
+        unknown = [name for name in value if name not in INTERVALS_MS]
+        if unknown:
+            raise ValueError(f"must be intervals: {', '.join(INTERVALS_MS)} (got {unknown[0]!r})")
+        return value
+
     @field_validator("symbols")
     @classmethod
     def _distinct_symbols(cls, value: list[str]) -> list[str]:
@@ -82,6 +91,14 @@ class Data(Section):
             if not symbol or not symbol.replace("-", "").replace("_", "").isalnum():
                 raise ValueError(f"must be letters, digits, '-' and '_' (got {symbol!r})")
         return value
+
+    @model_validator(mode="after")
+    def _others_differ(self) -> Self:
+        if self.interval in self.also:
+            raise ValueError(f"data.also must not name data.interval itself ({self.interval})")
+        if self.also and self.source == "simulator":
+            raise ValueError("data.also needs a source with candles of its own: the simulator has none")
+        return self
 
     @model_validator(mode="after")
     def _start_before_end(self) -> Self:

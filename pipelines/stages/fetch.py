@@ -9,7 +9,10 @@ import argparse
 import json
 import sys
 
+import polars as pl
+
 from pipelines import candles, layout, params, stage
+from pipelines.params import Params
 from pipelines.sources.gather import gather, preview
 
 NAME = "fetch"
@@ -20,6 +23,8 @@ def fetch() -> str:
     found = gather(settings)
     with stage.replacing(layout.RAW, NAME) as raw:
         candles.write(found.candles, raw / layout.CANDLES.name)
+        for interval, other in others(settings).items():
+            candles.write(other, raw / layout.OTHERS.name / interval)
         found.funding.write_parquet(raw / layout.FUNDING.name)
         (raw / layout.TERMS.name).write_text(json.dumps({"min_notional": found.min_notional}) + "\n", "utf-8")
     with stage.replacing(layout.TRUTH, NAME) as truth:
@@ -29,6 +34,16 @@ def fetch() -> str:
             found.truth.write_parquet(truth / layout.TRUTH_TABLE.name)
     symbols = found.candles["symbol"].n_unique()
     return f"{len(found.candles)} candles of {symbols} symbol(s); {found.note}"
+
+
+def others(settings: Params) -> dict[str, pl.DataFrame]:
+    """The same window at the further intervals of `data.also`."""
+    return {
+        interval: gather(
+            settings.model_copy(update={"data": settings.data.model_copy(update={"interval": interval})})
+        ).candles
+        for interval in settings.data.also
+    }
 
 
 def main() -> int:

@@ -35,6 +35,7 @@ def validate() -> str:
                 jump_sigmas=checks.jump_sigmas,
                 stale_bars=checks.stale_bars,
             ),
+            others={name: candles.scan(layout.OTHERS / name) for name in settings.data.also},
             docs=docs,
         )
         if not report.passed:
