@@ -24,6 +24,7 @@ import models
 from models import configuration
 from pipelines.candles import INTERVALS_MS, interval_ms
 from pipelines.errors import UserError
+from pipelines.features.definitions import DEFAULT_FEATURES
 
 FILE = Path("params.yaml")
 PRESETS = Path("presets")
@@ -126,21 +127,7 @@ class Checks(Section):
 
 
 class Features(Section):
-    names: Annotated[list[str], Field(min_length=1)] = [
-        "log_return",
-        "range",
-        "body",
-        "relative_volume",
-        "realised_volatility",
-        "moving_average_ratio",
-        "momentum",
-        "rsi",
-        "macd",
-        "bollinger_position",
-        "atr",
-        "volatility_regime",
-        "trend_strength",
-    ]
+    names: Annotated[list[str], Field(min_length=1)] = list(DEFAULT_FEATURES)
     scaling: Literal["robust", "standard"] = "robust"  # fitted on each fold's training rows alone
     clip: Annotated[float, Field(gt=0)] = 5.0  # scaled features are cut at +- this many units
 
