@@ -79,7 +79,7 @@ def summary(metrics: Path) -> str:
     if not file.is_file():
         return "No comparison was written."
     agents: dict[str, dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))["agents"]
-    columns = ["total_return", "sharpe", "max_drawdown", "turnover", "verdict"]
+    columns = ["total_return", "sharpe", "max_drawdown", "turnover_per_year", "verdict"]
     rows = [
         "| " + " | ".join([name, *(_cell(figures.get(column)) for column in columns)]) + " |"
         for name, figures in agents.items()
