@@ -100,7 +100,8 @@ def scaled_down(vector: np.ndarray, factor: np.ndarray, actions: Actions, neutra
     and the steps away from it are rounded towards it.
     """
     if not actions.discrete:
-        return (vector * factor[:, None]).astype(np.float32)
+        shrunk: np.ndarray = vector * factor[:, None]
+        return shrunk.astype(np.float32)
     parts = []
     for part in np.split(vector, np.cumsum(actions.choices)[:-1], axis=-1):
         away = part.argmax(-1) - neutral
