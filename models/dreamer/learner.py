@@ -122,7 +122,7 @@ class Learner:
             parts["replay_value"] = self._replay_value(batch, feature(seen.latent), bootstrap)
             loss = losses.total(parts, self.loss_weights())
         variables = networks.trainable()
-        gradients = tape.gradient(loss, variables)
+        gradients = tape.gradient(loss, [variable.value for variable in variables])
         self.optimiser.apply_gradients(zip(gradients, variables, strict=True))
         self.range.assign(range_)
         networks.follow(config.slow_rate)
