@@ -47,18 +47,18 @@ SIZES: dict[str, Sizes] = {
 class Config(configuration.Config):
     """Steps are real steps (transitions) of the environment, summed over its sub-environments."""
 
-    env_steps: Annotated[int, AtLeast(1)] = 6_000
+    env_steps: Annotated[int, AtLeast(1)] = 12_000
     """Real steps of training."""
-    warmup_steps: Annotated[int, AtLeast(1)] = 1_000
+    warmup_steps: Annotated[int, AtLeast(1)] = 2_000
     """Steps of uniformly random actions before learning; the reward scale is measured on them."""
     replay_capacity: Annotated[int, AtLeast(2)] = 100_000
     """Rows kept; older ones are overwritten."""
-    train_ratio: Annotated[float, Above(0)] = 32.0
+    train_ratio: Annotated[float, Above(0)] = 12.0
     """Replayed steps a real step after the warm-up. Kept to exactly: learning and acting take turns."""
-    batch_size: Annotated[int, AtLeast(1)] = 16
+    batch_size: Annotated[int, AtLeast(1)] = 8
     """Replayed sequences an update."""
-    batch_length: Annotated[int, AtLeast(2)] = 32
-    """Steps of a replayed sequence, without the stored latent it starts from."""
+    batch_length: Annotated[int, AtLeast(2)] = 16
+    """Steps of a replayed sequence, without the stored latent it starts from (paper: 16 times 64)."""
 
     size: SizeName = "tiny"
     """Widths of all networks; each may be set on its own below."""
@@ -72,7 +72,7 @@ class Config(configuration.Config):
     blocks: Annotated[int | None, AtLeast(1)] = None
     """Blocks of the recurrent matrix; more than one takes the block-diagonal cell of the 2024 version."""
 
-    learning_rate: Annotated[float, Above(0)] = 4e-4
+    learning_rate: Annotated[float, Above(0)] = 1e-3
     """The paper's 4e-5 is for millions of updates; a small model and a few hundred updates want more."""
     learning_warmup: Annotated[int, AtLeast(1)] = 50
     """Updates over which the learning rate rises in a straight line (paper: 1000)."""
@@ -94,11 +94,11 @@ class Config(configuration.Config):
 
     horizon: Annotated[int, AtLeast(1)] = 15
     """Imagined steps."""
-    discount: Annotated[float, Between(0, 1, open_low=True)] = 0.997
-    """A step; learned by the continue head, so that imagination carries it."""
+    discount: Annotated[float, Between(0, 1, open_low=True)] = 0.99
+    """A step; learned by the continue head, so that imagination carries it (paper: 0.997)."""
     lambda_: Annotated[float, Between(0, 1)] = 0.95
-    entropy: Annotated[float, AtLeast(0)] = 3e-4
-    """Weight of the policy's entropy, in nats, against normalised advantages."""
+    entropy: Annotated[float, AtLeast(0)] = 3e-3
+    """Weight of the policy's entropy, in nats, against normalised advantages (paper: 3e-4)."""
     return_rate: Annotated[float, Between(0, 1, open_low=True)] = 0.01
     """Rate of the running 5th and 95th percentile of imagined returns."""
     slow_rate: Annotated[float, Between(0, 1, open_low=True)] = 0.02
@@ -122,9 +122,9 @@ class Config(configuration.Config):
     neutral_choice: Annotated[int, AtLeast(0)] = 0
     """For discrete branches, whose choices must then be in order: the one that risks nothing."""
 
-    checkpoint_steps: Annotated[int, AtLeast(1)] = 3_000
+    checkpoint_steps: Annotated[int, AtLeast(1)] = 4_000
     """Real steps between two checkpoints; does not change the result."""
-    log_steps: Annotated[int, AtLeast(1)] = 500
+    log_steps: Annotated[int, AtLeast(1)] = 1_000
     """Real steps between two lines of metrics."""
 
     def __post_init__(self) -> None:

@@ -1,6 +1,6 @@
 """The losses of Dreamer as functions of tensors: one value for each element, weighted elsewhere.
 
-Equations are those of DreamerV3 (Hafner et al. 2023), unless said otherwise.
+Equations are those of DreamerV3 (Hafner et al., arXiv 2301.04104, version 2), unless said otherwise.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Divergence(NamedTuple):
 
 
 def divergence(posterior: tf.Tensor, prior: tf.Tensor, unimix: float, free_nats: float) -> Divergence:
-    """KL[posterior || prior] of logits `[..., G, K]`, summed over the G latents, then floored   (eq. 5).
+    """KL[posterior || prior] of logits `[..., G, K]`, summed over the G latents, then floored   (eq. 3).
 
     The floor comes after the sum: one nat for the whole state is free, not one for each latent. Below it
     the gradient is exactly zero.
@@ -40,7 +40,7 @@ def divergence(posterior: tf.Tensor, prior: tf.Tensor, unimix: float, free_nats:
 
 
 def reconstruction(decoded: tf.Tensor, observation: tf.Tensor) -> tf.Tensor:
-    """Squared distance in symlog space, summed over the last axis: `[..., I]` twice to `[...]`   (eq. 10)."""
+    """Squared distance in symlog space, summed over the last axis: `[..., I]` twice to `[...]`   (eq. 8)."""
     return tf.reduce_sum(tf.square(decoded - scalars.symlog(observation)), axis=-1)
 
 
@@ -87,7 +87,7 @@ class Dreamed(NamedTuple):
 def dreamed_returns(
     rewards: tf.Tensor, continues: tf.Tensor, values: tf.Tensor, targets: tf.Tensor, lambda_: float
 ) -> Dreamed:
-    """Lambda-returns of imagined trajectories (eq. 8) from `[N, H + 1]` tensors; none carries a gradient.
+    """Lambda-returns of imagined trajectories (eq. 5) from `[N, H + 1]` tensors; none carries a gradient.
 
     `rewards` count by arrival, so the first is not used. `continues` hold the discount. `values` are the
     critic's, `targets` those bootstrapped from (the same, or the slow critic's).
@@ -103,7 +103,7 @@ def dreamed_returns(
 def policy_loss(
     log_probability: tf.Tensor, entropy: tf.Tensor, advantage: tf.Tensor, weight: tf.Tensor, scale: float
 ) -> tf.Tensor:
-    """REINFORCE with normalised `advantage` and an entropy bonus: all `[...]`   (eq. 12)."""
+    """REINFORCE with normalised `advantage` and an entropy bonus: all `[...]`   (eq. 6)."""
     advantage, weight = tf.stop_gradient(advantage), tf.stop_gradient(weight)
     return -weight * (log_probability * advantage + scale * entropy)
 
@@ -132,7 +132,7 @@ def percentile(x: tf.Tensor, share: float) -> tf.Tensor:
 
 
 def running_range(state: tf.Tensor, values: tf.Tensor, rate: float) -> tuple[tf.Tensor, tf.Tensor]:
-    """Follows the 5th and 95th percentile of imagined returns (section "Actor critic learning", eq. 13).
+    """Follows the 5th and 95th percentile of imagined returns   (eq. 7).
 
     `state [3]` holds both averages and the weight gathered so far, all zero at first, so that the
     averages are unbiased from the first update on. Returns the new state and the scale that advantages

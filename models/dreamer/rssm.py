@@ -2,7 +2,7 @@
 
 The state has a deterministic part h (a gated recurrent unit) and a stochastic part z (categorical
 variables). After each action h moves on; the *prior* guesses z from h alone, the *posterior* also sees
-the observation (DreamerV3, Hafner et al. 2023, eq. 3):
+the observation (DreamerV3, arXiv 2301.04104v2, eq. 1):
 
     h_t = f(h_{t-1}, z_{t-1}, a_{t-1})     z_t ~ q(z_t | h_t, x_t)     z^_t ~ p(z^_t | h_t)
 
