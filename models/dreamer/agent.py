@@ -39,6 +39,17 @@ def tail_risk(returns: np.ndarray, tail: float) -> Risk:
     return Risk(-worst[:, -1], -worst.mean(axis=-1))
 
 
+def blank_state(config: Config, networks: Networks, batch_size: int) -> dict[str, State]:
+    """What is carried from step to step, before an episode."""
+    sizes = config.sizes
+    widths = {
+        "action": networks.actions.width,
+        "deterministic": sizes.deterministic,
+        "stochastic": sizes.stochastic,
+    }
+    return {name: np.zeros((batch_size, width), np.float32) for name, width in widths.items()}
+
+
 class DreamerAgent:
     """Carries its belief from step to step: the state of the posterior and its own last action.
 
@@ -62,13 +73,7 @@ class DreamerAgent:
 
     def initial_state(self, batch_size: int) -> State:
         """Zeros, as at the start of every episode in training."""
-        sizes = self.config.sizes
-        widths = {
-            "action": self.networks.actions.width,
-            "deterministic": sizes.deterministic,
-            "stochastic": sizes.stochastic,
-        }
-        return {name: np.zeros((batch_size, width), np.float32) for name, width in widths.items()}
+        return blank_state(self.config, self.networks, batch_size)
 
     def _step(
         self, observation: tf.Tensor, latent: Latent, action: tf.Tensor, seed: Any

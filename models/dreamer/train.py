@@ -38,8 +38,7 @@ class _Run:
         if init_from is not None:
             origin = self._start_from(init_from)
         self.learner = Learner(config, self.networks)
-        blank = acting.DreamerAgent(config, self.spaces, self.networks, reward_scale=1.0, counters={})
-        self.blank_state = blank.initial_state(env.num_envs)
+        self.blank_state = acting.blank_state(config, self.networks, env.num_envs)
         self.collector = Collector(env, self.replay, seed=seed, state=self.blank_state)
         self.curve = Curve(log, config.log_steps)
         self.identity = {
