@@ -89,6 +89,13 @@ def test_latents_are_stored_as_they_were_acted_in_and_learning_refreshes_them():
         assert any(not np.array_equal(weights[name], moved[name]) for name in names), part
     for name in (name for name in weights if name.startswith("world")):
         assert not np.array_equal(weights[name], moved[name]), name
+    # All of it comes back into a learner that began elsewhere.
+    other = training._Run(gymnasium.make_vec("CartPole-v1", num_envs=4), NANO, 1, None, None).learner
+    other.restore(moved)
+    for name, values in other.arrays().items():
+        np.testing.assert_array_equal(values, moved[name], err_msg=name)
+    np.testing.assert_array_equal(other.range, run.learner.range)
+    assert np.abs(other.range).max() > 0
 
 
 def test_a_killed_training_ends_in_the_same_bytes(tmp_path):
