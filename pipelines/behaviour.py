@@ -52,7 +52,9 @@ class Behaviour(NamedTuple):
     wish: Callable[[NDArray[np.int64]], NDArray[np.float64]]
 
 
-def behaviours(closes: NDArray[np.float64], settings: Settings, *, grid: Sequence[float], seed: int) -> list[Behaviour]:
+def behaviours(
+    closes: NDArray[np.float64], settings: Settings, *, grid: Sequence[float], seed: int
+) -> list[Behaviour]:
     """Every rule on `closes [T, S]`, each also with two shares of noise; consumes `seed`."""
     found: list[Behaviour] = []
     known: dict[str, Rule] = dict(rules(settings, grid=tuple(grid), seed=seed))
@@ -84,7 +86,9 @@ def _disturb(
     """`weights [T, S]` with stretches of random positions in their place."""
     blocks = -(-len(weights) // _HOLD)
     struck = np.repeat(draw.random(blocks) < share, _HOLD)[: len(weights)]
-    random = np.repeat(draw.choice(np.asarray(grid), (blocks, weights.shape[1])), _HOLD, axis=0)[: len(weights)]
+    random = np.repeat(draw.choice(np.asarray(grid), (blocks, weights.shape[1])), _HOLD, axis=0)[
+        : len(weights)
+    ]
     mixed: NDArray[np.float64] = np.where(struck[:, None], random / weights.shape[1], weights)
     return mixed
 
@@ -242,7 +246,9 @@ def to_record(table: pl.DataFrame, env: Any) -> Record:
     """The table as arrays in the shapes of the environment's spaces."""
 
     def columns(prefix: str) -> NDArray[Any]:
-        names = sorted((n for n in table.columns if n.startswith(prefix)), key=lambda n: int(n[len(prefix) :]))
+        names = sorted(
+            (n for n in table.columns if n.startswith(prefix)), key=lambda n: int(n[len(prefix) :])
+        )
         return table.select(names).to_numpy()
 
     space = env.single_action_space

@@ -173,16 +173,12 @@ def beam_search(
             total = tf.reshape(total, (batch, count * number))
             parents = tf.tile(tf.repeat(tf.range(count), number)[None], (batch, 1))
             if slot.kind == "beam":
-                measures = tf.nest.map_structure(
-                    lambda x: tf.gather(x, parents, batch_dims=1), rows.measures
-                )
+                measures = tf.nest.map_structure(lambda x: tf.gather(x, parents, batch_dims=1), rows.measures)
                 logits = tf.gather(rows.logits, parents, batch_dims=1)
                 measures = measure(measures, logits, tokens, place)
                 scores, broken = rank(rows, total, measures)
                 best, kept = tf.math.top_k(scores, width)
-                tokens, parents, total = (
-                    tf.gather(x, kept, batch_dims=1) for x in (tokens, parents, total)
-                )
+                tokens, parents, total = (tf.gather(x, kept, batch_dims=1) for x in (tokens, parents, total))
                 total = tf.where(best <= 0.5 * DEAD, DEAD, total)
                 measures = tf.nest.map_structure(lambda x: tf.gather(x, kept, batch_dims=1), measures)
                 rows = take(rows, parents)._replace(measures=measures, broken=broken)

@@ -110,7 +110,7 @@ class Config(configuration.Config):
 
     @classmethod
     def nano(cls) -> Config:
-        """The same code in seconds: for tests."""
+        """The same code in seconds: for tests. XLA would take longer to compile than to run."""
         return cls(
             env_steps=256,
             updates=12,
@@ -126,6 +126,7 @@ class Config(configuration.Config):
             return_steps=8,
             beam_width=2,
             beam_expand=2,
+            compile=False,
             checkpoint_updates=3,
             log_updates=3,
         )

@@ -69,9 +69,7 @@ class _Run:
         record = gather(env, config, seed)
         earlier = None if init_from is None else acting.load(init_from)
         if earlier is not None and (earlier.shape, earlier.layout) != (self.shape, self.layout):
-            raise ValueError(
-                f"trajectory: {init_from} has a network {earlier.shape}, not {self.shape}"
-            )
+            raise ValueError(f"trajectory: {init_from} has a network {earlier.shape}, not {self.shape}")
         self.env_steps = len(record.reward)
         numbers = numbers_of(record, self.layout, discount=config.discount, steps=config.return_steps)
         known = numbers.returns.known if numbers.returns.known.any() else np.ones(self.env_steps, bool)
@@ -83,7 +81,11 @@ class _Run:
             earlier.tokeniser
             if earlier is not None
             else fit_tokeniser(
-                numbers, self.layout, config.bins, config.binning, exact_actions(self.spaces.action, self.layout)
+                numbers,
+                self.layout,
+                config.bins,
+                config.binning,
+                exact_actions(self.spaces.action, self.layout),
             )
         )
         whole = tabulate(
@@ -201,7 +203,10 @@ def held_out_losses(
     Windows that follow one another, everything shown; a token early in its window has less to go by.
     """
     starts = np.concatenate(
-        [np.arange(a, b, shape.transitions) for a, b in zip(held_out.begins, held_out.begins[1:], strict=False)]
+        [
+            np.arange(a, b, shape.transitions)
+            for a, b in zip(held_out.begins, held_out.begins[1:], strict=False)
+        ]
     )
     starts = starts[np.linspace(0, len(starts) - 1, min(_CHECKED, len(starts))).astype(int)]
     found = windows(

@@ -17,7 +17,9 @@ FILE = Path(os.environ.get("CONFORMANCE_DATA", ROOT.parent / "shared" / "conform
 def vectors():
     if not FILE.exists():
         pytest.skip(f"no conformance data at {FILE.name}: set CONFORMANCE_DATA")
-    return {name: np.array(value) for name, value in json.loads(FILE.read_text()).items() if name != "_source"}
+    return {
+        name: np.array(value) for name, value in json.loads(FILE.read_text()).items() if name != "_source"
+    }
 
 
 def test_thresholds_tokens_and_reconstruction(vectors):

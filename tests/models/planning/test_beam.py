@@ -24,7 +24,9 @@ def _history(table, tokens):
     return table[tuple(index)]
 
 
-def _search(table, *, width, expand, pattern, score, measure=None, measures=None, seed=0, jit=True, given=None):
+def _search(
+    table, *, width, expand, pattern, score, measure=None, measures=None, seed=0, jit=True, given=None
+):
     batch = len(table)
     flat = tf.constant(table.reshape(batch, -1, VOCABULARY))
     shape = (VOCABULARY + 1,) * (STEPS - 1)
@@ -72,9 +74,7 @@ SEQUENCES = list(itertools.product(range(VOCABULARY), repeat=STEPS))
 @pytest.mark.parametrize("jit", [True, False])
 def test_a_wide_beam_finds_the_likeliest_sequences_in_order(jit):
     table = _table(0)
-    beams = _search(
-        table, width=27, expand=3, pattern=[Slot("beam")], score=by_log_probability, jit=jit
-    )
+    beams = _search(table, width=27, expand=3, pattern=[Slot("beam")], score=by_log_probability, jit=jit)
     for one, tokens, score in zip(table, beams.tokens, beams.score, strict=True):
         ranked = sorted(SEQUENCES, key=lambda sequence: -_log_probability(one, sequence))[:27]
         np.testing.assert_array_equal(tokens, ranked)
@@ -169,9 +169,7 @@ def test_truncation_leaves_unlikely_tokens_out():
         (Slot("beam", cdf=0.81), 3),
         (Slot("beam", top_k=2), 2),
     ):
-        beams = _search(
-            table, width=81, expand=3, pattern=[slot], score=by_log_probability, jit=False
-        )
+        beams = _search(table, width=81, expand=3, pattern=[slot], score=by_log_probability, jit=False)
         alive = beams.score > DEAD / 2
         assert alive.sum() == 2 * count**STEPS, slot
         assert beams.tokens[alive].max() == count - 1, slot

@@ -70,9 +70,7 @@ def test_labels_are_what_follows_and_the_stop_row_says_so():
     rows = [*range(5), *range(6, 9), *range(9, 16)]
     np.testing.assert_array_equal(table.inputs[rows], tokeniser.encode(numbers.values).tokens[:, :-1])
     np.testing.assert_array_equal(table.labels[rows, :-1], table.inputs[rows, 1:])
-    np.testing.assert_array_equal(
-        tokeniser.decode(table.inputs[rows][:, [3]], [3])[:, 0], record.action
-    )
+    np.testing.assert_array_equal(tokeniser.decode(table.inputs[rows][:, [3]], [3])[:, 0], record.action)
     assert table.counted[rows, :-1].all()
     np.testing.assert_array_equal(table.counted[rows, -1], numbers.returns.known_after)
     for halt in (5, 16):
@@ -117,9 +115,7 @@ def test_windows_stay_in_their_episode_and_hide_what_is_not_told():
         hidden = inputs[:inside, LAYOUT.reward] == UNKNOWN
         real = table.inputs[start : start + inside, LAYOUT.reward] != UNKNOWN
         assert (np.diff((hidden | ~real).astype(int))[real[1:]] <= 0).all()  # a first part is hidden
-        np.testing.assert_array_equal(
-            inputs[:inside, 1:4], table.inputs[start : start + inside, 1:4]
-        )
+        np.testing.assert_array_equal(inputs[:inside, 1:4], table.inputs[start : start + inside, 1:4])
     whole = starts < table.begins[1] - 8
     shown = (found.inputs[..., 0] != UNKNOWN)[whole]
     assert (shown.all(axis=1) | (~shown).all(axis=1)).all()  # a target is hidden for the whole window

@@ -56,9 +56,9 @@ def _cartpole():
 
 
 LEARNING = _resolved(
-    env_steps=1500, updates=120, updates_per_call=20, batch_size=16, width=16, layers=1, return_steps=2,
-    learning_rate=1e-2, beam_width=4, beam_expand=3, dropout=0.0, discount=0.9, context=1, horizon=2,
-    log_updates=20, checkpoint_updates=1000,
+    env_steps=1500, updates=600, updates_per_call=50, batch_size=32, width=16, layers=1, return_steps=2,
+    learning_rate=4e-3, beam_width=4, beam_expand=3, dropout=0.0, discount=0.9, context=1, horizon=2,
+    log_updates=100, checkpoint_updates=1000,
 )  # fmt: skip
 
 
@@ -89,7 +89,9 @@ def test_a_target_is_followed_and_an_impossible_one_refused(matched):
     np.testing.assert_array_equal(worst.act(shown, worst.initial_state(2)).action, [-5, -3])
     best = matched.quantiles[0, -1]
     assert best == pytest.approx(1.9e-4)
-    with pytest.raises(ValueError, match=r"a return of 1 over 2 steps was never recorded; recorded ones lie in"):
+    with pytest.raises(
+        ValueError, match=r"a return of 1 over 2 steps was never recorded; recorded ones lie in"
+    ):
         matched.with_target(value=1.0)
     assert matched.with_target(value=1.0, clip=True).config.target == 1.0
     middle = matched.with_target(value=0.0).config.target
@@ -101,10 +103,10 @@ def test_a_target_is_followed_and_an_impossible_one_refused(matched):
 
 
 def test_the_table_of_losses_is_below_the_simple_models(matched):
-    """Observations are coin flips, so nobody can beat the unigram there; reward needs two tokens."""
+    """Observations are coin flips that nobody can beat; a reward takes observation and action together."""
     table = matched.counters["held_out"]
     assert list(table) == ["observation_0", "action_0", "reward", "value"]
-    assert table["reward"]["model"] < 0.1 < 0.5 < table["reward"]["bigram"] <= table["reward"]["unigram"]
+    assert table["reward"]["model"] < 0.1 < 0.4 < table["reward"]["bigram"] < table["reward"]["unigram"]
     assert table["action_0"]["model"] < table["action_0"]["unigram"] + 0.05
 
 
