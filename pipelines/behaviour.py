@@ -202,7 +202,7 @@ def _frame(columns: Mapping[str, NDArray[Any]], policy: NDArray[np.str_]) -> pl.
 
 
 def write(table: pl.DataFrame, directory: Path) -> None:
-    """Writes the data set as a whole: readers see the old one or the new one; the same table, the same bytes."""
+    """Writes the data set as a whole; the same table gives the same bytes."""
     scratch = directory.with_name(directory.name + ".partial")
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)

@@ -129,7 +129,9 @@ def beam_search(
             lambda x: tf.gather(x, parents, batch_dims=1),
             (rows.tokens, rows.log_probability, rows.measures, rows.logits),
         )
-        return _Rows(*picked, state=reorder(rows.state, flat), broken=rows.broken)
+        tokens, log_probability, measures, logits = picked
+        state = reorder(rows.state, flat)
+        return _Rows(tokens, log_probability, measures, logits, state, rows.broken)
 
     def rank(rows: _Rows, log_probability: tf.Tensor, measures: Any) -> tuple[tf.Tensor, tf.Tensor]:
         """Scores with the dead and the broken last, and the count of the broken."""

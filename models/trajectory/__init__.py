@@ -1,4 +1,4 @@
-"""Trajectories as sentences: a causal transformer over tokens, planned by beam search or steered by a target."""
+"""Trajectories as sentences: a causal transformer, planned by beam search or steered by a target."""
 
 from models.trajectory.config import Config
 

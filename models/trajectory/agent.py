@@ -147,7 +147,7 @@ class TrajectoryAgent:
         [B, H]`, and of all beams `beam_scores [B, W]` and `beam_actions [B, W, H, *action]`.
         """
         assert isinstance(state, dict)
-        state = {name: np.array(values) for name, values in state.items()}
+        now: dict[str, np.ndarray] = {name: np.array(values) for name, values in state.items()}
         layout, batch = self.layout, len(observation)
         columns = range(layout.given, layout.first_action)
         tokens = self.tokeniser.encode(observation, columns).tokens  # [B, N]
@@ -158,23 +158,23 @@ class TrajectoryAgent:
         row[:, : layout.given] = self.target
         row[:, layout.given : layout.first_action] = tokens
         info: dict[str, np.ndarray] = {}
-        due = state["left"] == 0
+        due = now["left"] == 0
         if due.any():
-            info = self._plan(row, state, due, seed)
-        at = self.config.plan_every - state["left"]
-        action = state["queue"][np.arange(batch), at]  # [B, M] tokens
-        state["left"] -= 1
+            info = self._plan(row, now, due, seed)
+        at = self.config.plan_every - now["left"]
+        action = now["queue"][np.arange(batch), at]  # [B, M] tokens
+        now["left"] -= 1
         row[:, layout.first_action : layout.reward] = action
-        self._remember(row, state)
-        said = {"value": state["said"][:, 0].copy(), "log_probability": state["said"][:, 1].copy()}
+        self._remember(row, now)
+        said = {"value": now["said"][:, 0].copy(), "log_probability": now["said"][:, 1].copy()}
         return Decision(
             self._actions(action),
-            state,
+            dict(now),
             said | {"clipped": outside.sum(axis=1).astype(np.float32)} | info,
         )
 
     def _plan(
-        self, row: np.ndarray, state: dict[str, Any], due: np.ndarray, seed: int
+        self, row: np.ndarray, state: dict[str, np.ndarray], due: np.ndarray, seed: int
     ) -> dict[str, np.ndarray]:
         """Searches for all, and puts the plans of those that are `due` into their queues."""
         layout, batch, plan = self.layout, len(row), self.plan
@@ -217,7 +217,7 @@ class TrajectoryAgent:
             ),
         }
 
-    def _remember(self, row: np.ndarray, state: dict[str, Any]) -> None:
+    def _remember(self, row: np.ndarray, state: dict[str, np.ndarray]) -> None:
         """Appends a transition; the oldest whole one makes room."""
         context = self.config.context
         if context == 0:

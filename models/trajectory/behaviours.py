@@ -66,26 +66,26 @@ def mixture(env: Any, seed: int) -> tuple[Policy, State]:
 
     def policy(observation: np.ndarray, state: State, first: np.ndarray, step: int) -> Choice:
         assert isinstance(state, dict)
-        state = {name: np.array(values) for name, values in state.items()}
+        now: dict[str, np.ndarray] = {name: np.array(values) for name, values in state.items()}
         draw = rng.generator(seed, "behaviour", step)
         # Drawn for all, used where needed: the number of draws must not depend on the data.
         kinds = draw.integers(0, len(KINDS), streams)
-        kernels = draw.normal(0.0, 1.0, state["kernel"].shape) / np.sqrt(features)
+        kernels = draw.normal(0.0, 1.0, now["kernel"].shape) / np.sqrt(features)
         fresh = _uniform(space, streams, draw)
         switch, noisy = draw.random(streams) < _SWITCH, draw.random(streams) < _NOISE
-        state["kind"] = np.where(first, kinds, state["kind"])
-        state["kernel"] = np.where(first[:, None, None], kernels, state["kernel"])
+        now["kind"] = np.where(first, kinds, now["kind"])
+        now["kernel"] = np.where(first[:, None, None], kernels, now["kernel"])
         # A running size of each feature, so that no unit drowns the others.
-        state["scale"] = np.maximum(0.99 * state["scale"], np.abs(observation))
-        kind = state["kind"][:, None]
+        now["scale"] = np.maximum(0.99 * now["scale"], np.abs(observation))
+        kind = now["kind"][:, None]
         renew = first[:, None] | (kind == 0) | ((kind == 2) & switch[:, None])
-        state["held"] = np.where(renew, fresh, state["held"])
-        scaled = np.concatenate([observation / state["scale"], np.ones((streams, 1))], axis=1)
-        linear = _linear(space, np.einsum("nf,nfm->nm", scaled, 3.0 * state["kernel"]))
+        now["held"] = np.where(renew, fresh, now["held"])
+        scaled = np.concatenate([observation / now["scale"], np.ones((streams, 1))], axis=1)
+        linear = _linear(space, np.einsum("nf,nfm->nm", scaled, 3.0 * now["kernel"]))
         follows = (kind == 3) & ~noisy[:, None]
-        action = np.where(follows, linear, np.where(kind == 3, fresh, state["held"]))
+        action = np.where(follows, linear, np.where(kind == 3, fresh, now["held"]))
         shaped = action.reshape(streams, *(space.shape or ())).astype(space.dtype)
-        return Choice(shaped, state)
+        return Choice(shaped, dict(now))
 
     return policy, begin
 

@@ -98,7 +98,7 @@ def layout_of(spaces: Spaces, *, drawdown: bool) -> Layout:
     return Layout(spaces.observation.shape[0], size, drawdown)
 
 
-def exact_actions(space: gymnasium.Space, layout: Layout) -> dict[int, list[float]]:  # type: ignore[type-arg]
+def exact_actions(space: gymnasium.Space, layout: Layout) -> dict[int, list[float]]:
     """The values that an action column can have, where they are countable."""
     if isinstance(space, gymnasium.spaces.Discrete):
         ranges = [(int(space.start), int(space.n))]

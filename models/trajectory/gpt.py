@@ -213,7 +213,7 @@ def _heads(x: tf.Tensor, shape: Shape) -> tf.Tensor:
 
 
 def all_logits(weights: Mapping[str, tf.Tensor], hidden: tf.Tensor, valid: Any, shape: Shape) -> tf.Tensor:
-    """Every slot's head: `hidden [B, T * K, D]` to `[K, B * T, C]`; impossible tokens (`valid [K, C]`) sink."""
+    """Every slot's head: `hidden [B, T * K, D]` to `[K, B * T, C]`; tokens outside `valid [K, C]` sink."""
     by_slot = tf.transpose(tf.reshape(hidden, (-1, shape.slots, shape.width)), (1, 0, 2))  # [K, B * T, D]
     return tf.where(tf.convert_to_tensor(valid)[:, None], tf.matmul(by_slot, weights["head"]), _FLOOR)
 

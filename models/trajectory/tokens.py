@@ -10,6 +10,7 @@ discrete actions come back exactly.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
@@ -56,7 +57,7 @@ def fit_column(values: np.ndarray, bins: int, method: Method = "quantile") -> Ce
 def _cells(atoms: np.ndarray, cuts: np.ndarray, rest: np.ndarray) -> Cells:
     """Bins between `cuts`, interrupted by `atoms`; a piece beside an atom that holds no data is dropped."""
     cells = [(atom, atom) for atom in atoms]
-    edges = list(zip(cuts[:-1], cuts[1:], strict=True)) or [(cut, cut) for cut in cuts]
+    edges = list(itertools.pairwise(cuts)) or [(cut, cut) for cut in cuts]
     for low, high in edges:
         inside = atoms[(atoms > low) & (atoms < high)]
         for left, right in zip((low, *inside), (*inside, high), strict=True):

@@ -1,4 +1,4 @@
-"""Training: gather or take over recorded steps, cut them into tokens, learn to predict each from those before.
+"""Training: gather or take over recorded steps, cut them into tokens, learn each from those before.
 
 **Where the data come from.** The environment may bring them: if it has an attribute `recorded` (a
 `data.Record`), its first `config.env_steps` transitions are used and the environment is never stepped.
@@ -200,7 +200,8 @@ def held_out_losses(
 ) -> dict[str, dict[str, float]]:
     """Cross-entropy in nats of every label, by the network and by the two simplest models.
 
-    Windows that follow one another, everything shown; a token early in its window has less to go by.
+    Windows that follow one another, with the targets hidden, since a target all but gives the value away;
+    the bigram is shown them. A token early in its window has less to go by.
     """
     starts = np.concatenate(
         [
@@ -210,7 +211,7 @@ def held_out_losses(
     )
     starts = starts[np.linspace(0, len(starts) - 1, min(_CHECKED, len(starts))).astype(int)]
     found = windows(
-        held_out,
+        held_out._replace(target_known=np.zeros_like(held_out.target_known)),
         starts,
         shape.transitions,
         layout,

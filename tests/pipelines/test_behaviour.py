@@ -147,7 +147,7 @@ def test_broken_data_sets_are_refused_in_one_line(tmp_path: Path) -> None:
     about_file, table_file = tmp_path / "set" / behaviour.ABOUT, tmp_path / "set" / behaviour.TABLE
     about, blob = json.loads(about_file.read_text()), table_file.read_bytes()
     table_file.write_bytes(blob[:-7])
-    with pytest.raises(UserError, match="is not the table that behaviour.json was written with"):
+    with pytest.raises(UserError, match=r"is not the table that behaviour\.json was written with"):
         behaviour.read(tmp_path / "set")
     table_file.write_bytes(blob)
     about_file.write_text(json.dumps({**about, "version": 9}))
