@@ -24,6 +24,7 @@ __all__ = ["FAMILIES", "config_class", "load", "train"]
 FAMILIES: dict[str, str] = {
     "dqn": "models.dqn",
     "dreamer": "models.dreamer",
+    "trajectory": "models.trajectory",
 }
 
 
