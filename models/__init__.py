@@ -22,6 +22,7 @@ __all__ = ["FAMILIES", "config_class", "load", "train"]
 
 FAMILIES: dict[str, str] = {
     "dqn": "models.dqn",
+    "world_model": "models.world_model",
 }
 
 Log = Callable[[int, dict[str, float]], None]
