@@ -101,15 +101,15 @@ def to_space(decided: Decided, acts: Acts, space: gymnasium.Space[Any]) -> np.nd
     """Decisions `[B, D]` as actions `[B, *shape]` of the space."""
     place = np.asarray(decided.place)
     shifted = place if acts.kind == "box" else place + np.array(acts.first)
-    return shifted.reshape(len(place), *space.shape).astype(space.dtype)
+    return np.asarray(shifted.reshape(len(place), *space.shape), space.dtype)
 
 
 def value_of(action: np.ndarray, acts: Acts) -> np.ndarray:
     """`Decided.value` of recorded actions `[..., *shape]` of the space: `[..., A]`."""
     if acts.kind == "box":
-        return np.clip(action, np.array(acts.low), np.array(acts.high)).astype(np.float32)
+        return np.asarray(np.clip(action, np.array(acts.low), np.array(acts.high)), np.float32)
     place = action.reshape(*action.shape[:1], -1) - np.array(acts.first)  # [M, D]
     if acts.kind == "levels":
-        return np.array(acts.levels, np.float32)[place]
+        return np.asarray(np.array(acts.levels, np.float32)[place])
     hot = [np.eye(n, dtype=np.float32)[place[..., branch]] for branch, n in enumerate(acts.choices)]
     return np.concatenate(hot, axis=-1)

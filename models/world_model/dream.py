@@ -132,9 +132,8 @@ def advance(
     if not world.exposure:
         paid = payoff[:, 0]
         if expected:
-            paid = (
-                mdn_rnn.payoff_moments(mixture, tf.ones_like(payoff), shape).first * setting.payoff_scale[0]
-            )
+            scale = tf.broadcast_to(setting.payoff_scale, payoff.shape)
+            paid = mdn_rnn.payoff_moments(mixture, scale, shape).first
         reward = tf.reshape(paid, (population, dreams))
         return Moved(State(z, memory, state.held), reward, payoff, survive)
 
@@ -260,8 +259,8 @@ def fitness(dream: Dream, steps: int, kind: str, tail: float = 1.0) -> np.ndarra
     total, square = np.asarray(dream.total, np.float64), np.asarray(dream.square, np.float64)
     count = max(1, int(np.ceil(tail * total.shape[1])))
     worst = np.argsort(total, axis=1, kind="stable")[:, :count]  # [P, count]
-    mean = np.take_along_axis(total, worst, axis=1).mean(axis=1) / steps
+    mean: np.ndarray = np.take_along_axis(total, worst, axis=1).mean(axis=1) / steps
     if kind == "return":
         return mean
     spread = np.take_along_axis(square, worst, axis=1).mean(axis=1) / steps - mean**2
-    return mean / np.sqrt(np.maximum(spread, 1e-16))
+    return np.asarray(mean / np.sqrt(np.maximum(spread, 1e-16)))

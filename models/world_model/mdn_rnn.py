@@ -1,6 +1,6 @@
 """M: an LSTM whose output is a mixture density over what comes next (Bishop 1994; Ha and Schmidhuber 2018).
 
-    p(y_{t+1} | x_t, h_{t-1}) = sum_k pi_k N(y_{t+1}; mu_k, diag sigma_k^2)          (World Models, section 2.2)
+    p(y_{t+1} | x_t, h_{t-1}) = sum_k pi_k N(y_{t+1}; mu_k, diag sigma_k^2)    (World Models, section 2.2)
 
 `x_t` is the latent, and the action where it moves the world; `y_{t+1}` is the next latent followed by what
 the step pays, so that a dream's payoff and the state it leads to belong together: a bar that falls is a bar
@@ -89,7 +89,7 @@ def initial(shape: Shape, seed: int) -> dict[str, np.ndarray]:
 
 
 def _normalise(gates: Any, gain: Any) -> Any:
-    mean = np.mean if isinstance(gates, np.ndarray) else tf.reduce_mean
+    mean: Any = np.mean if isinstance(gates, np.ndarray) else tf.reduce_mean
     axis = {"axis": -1, "keepdims": True}
     centred = gates - mean(gates, **axis)
     return gain * centred / (mean(centred**2, **axis) + 1e-5) ** 0.5
@@ -131,7 +131,7 @@ def step(weights: Mapping[str, Any], memory: Memory, x: Any) -> Memory:
 
 
 def unroll(weights: Mapping[str, Any], x: tf.Tensor, reset: tf.Tensor, shape: Shape) -> tf.Tensor:
-    """h at every step of `x [B, T, I]`: `[B, T, H]`. Where `reset [B, T]` is 1 the memory is zero before it."""
+    """h at every step of `x [B, T, I]`: `[B, T, H]`. Where `reset [B, T]` is 1 the memory begins anew."""
     batch, steps = x.shape[0], x.shape[1]
     projected = tf.transpose(_project(weights, x), (1, 0, 2))  # [T, B, 4H]
     keep = tf.transpose(1.0 - reset)[..., None]  # [T, B, 1]
@@ -284,7 +284,7 @@ def losses(weights: Mapping[str, Any], batch: Batch, shape: Shape, terminal_weig
 
 
 def survival(going_on: tf.Tensor, terminal_weight: float) -> tf.Tensor:
-    """The probability that the world goes on. An ending that weighs w in the loss moves its log odds by ln w."""
+    """The probability of going on. An ending that weighs w in the loss moved its log odds by ln w."""
     return tf.sigmoid(going_on + float(np.log(terminal_weight)))
 
 

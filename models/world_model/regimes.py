@@ -98,7 +98,7 @@ def _forward(chain: Chain, density: np.ndarray, first: np.ndarray) -> np.ndarray
 def _densities(chain: Chain, path: np.ndarray) -> np.ndarray:
     logs = log_densities(chain, np.asarray(path, np.float64))
     # Relative to the best state; the floor keeps a row that no state explains from dividing by zero.
-    return np.maximum(np.exp(logs - logs.max(axis=1, keepdims=True)), 1e-200)
+    return np.asarray(np.maximum(np.exp(logs - logs.max(axis=1, keepdims=True)), 1e-200))
 
 
 def filtered(chain: Chain, path: np.ndarray, first: np.ndarray | None = None) -> np.ndarray:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -120,6 +120,7 @@ class _Run:
         self._gathered: Gathered | None = None
         self._posterior: vae.Posterior | None = None
         self._learned: Learned | None = None
+        self._imagination: dream.Imagination | None = None
         self.identity = {
             "family": FAMILY,
             "config": configuration.resolved(config),
@@ -130,7 +131,9 @@ class _Run:
         }
 
     def report(self, **metrics: float) -> None:
-        line = (self.collector.env_steps, {name.replace("__", "/"): float(v) for name, v in metrics.items()})
+        """One line of the curve. Learning makes no real steps: its lines are numbered on from those made."""
+        step = max(self.collector.env_steps, self.lines[-1][0] + 1 if self.lines else 0)
+        line = (step, {name.replace("__", "/", 1): float(value) for name, value in metrics.items()})
         self.lines.append(line)
         if self._log is not None:
             self._log(*line)
@@ -214,7 +217,8 @@ class _Run:
         """z of every row, drawn anew from its posterior."""
         posterior = self.posterior()
         draw = rng.generator(self.seed, "latents", *path)
-        return vae.sample(posterior, draw.standard_normal(posterior.mean.shape, dtype=np.float32))  # type: ignore[no-any-return]
+        z: np.ndarray = vae.sample(posterior, draw.standard_normal(posterior.mean.shape, dtype=np.float32))
+        return z
 
     def _inputs(self, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """What M takes in and what it is to foretell, by row."""
@@ -312,8 +316,6 @@ class _Run:
         )
         return dream.fitness(found, config.dream_steps, config.fitness, config.tail)
 
-    _imagination: dream.Imagination | None = None
-
     def evolve(self) -> bool:
         """One generation of C."""
         config = self.config
@@ -350,10 +352,10 @@ class _Run:
                 state = begin
             assert isinstance(state, dict)
             assert isinstance(begin, dict)
-            fresh: dict[str, State] = {
-                name: np.where(first[:, None] if np.ndim(old) > 1 else first, begin[name], old)
-                for name, old in state.items()
-            }
+            fresh: dict[str, State] = {}
+            for name, old in state.items():
+                was, new = np.asarray(old), np.asarray(begin[name])
+                fresh[name] = np.where(first.reshape(-1, *[1] * (was.ndim - 1)), new, was)
             calls += 1
             decision = agent.act(observation, fresh, seed=rng.derive(self.seed, "wake", step))
             return Choice(decision.action, decision.state)

@@ -7,6 +7,7 @@ observation at a time would spend its time in calls. Observations are standardis
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -54,7 +55,7 @@ def initial(shape: Shape, seed: int) -> dict[str, np.ndarray]:
     """Fresh weights, a function of `seed`; the posterior starts near the prior."""
     weights: dict[str, np.ndarray] = {}
     for part, widths in (("encoder", shape.encoder), ("decoder", shape.decoder)):
-        for layer, (i, o) in enumerate(zip(widths, widths[1:], strict=False)):
+        for layer, (i, o) in enumerate(pairwise(widths)):
             last = layer == len(widths) - 2
             initializer = networks.kernel_initializer(rng.derive(seed, part, layer), 0.1 if last else 2.0)
             weights[f"{part}.{layer}.kernel"] = np.asarray(initializer((i, o)))
@@ -89,7 +90,7 @@ def decode(weights: Mapping[str, Any], z: Any, shape: Shape) -> Any:
 
 
 def likelihood(weights: Mapping[str, Any], z: tf.Tensor, shape: Shape) -> Any:
-    """p(x | z) as a TFP distribution over `[I]`, batch `[B]`. Scales (and tails) are learned, one a component."""
+    """p(x | z) as a TFP distribution over `[I]`, batch `[B]`; components have learned scales (and tails)."""
     location = decode(weights, z, shape)  # [B, I]
     scale = tf.math.softplus(weights["likelihood.scale"]) + _SMALLEST_SCALE  # [I]
     if shape.likelihood == "gaussian":
@@ -141,5 +142,5 @@ def held_out_elbo(
 
 
 def active_dimensions(posterior: Posterior, threshold: float = 0.01) -> int:
-    """Dimensions whose posterior mean varies over the data by more than `threshold` (Burda et al. 2016, 5.2)."""
+    """Dimensions whose posterior mean has a variance above `threshold` (Burda et al. 2016, section 5.2)."""
     return int((np.asarray(posterior.mean).var(axis=0) > threshold).sum())
