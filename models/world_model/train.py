@@ -17,7 +17,7 @@ from models import checkpoint, configuration, rng
 from models.agent import State
 from models.collect import Choice, Collector, buffer_for
 from models.curve import Log
-from models.world_model import account, actions, dream, mdn_rnn, regimes, timeline, vae
+from models.world_model import account, actions, calibration, dream, mdn_rnn, regimes, timeline, vae
 from models.world_model.agent import FAMILY, Design, Learned, WorldModelAgent, design_of, load
 from models.world_model.config import Config
 from models.world_model.controller import Evolution
@@ -261,9 +261,12 @@ class _Run:
     def learned(self) -> Learned:
         """All but the controller, as an agent has it."""
         if self._learned is None:
-            data, posterior, memory = self.gathered(), self.posterior(), self.memory.best
+            data, posterior = self.gathered(), self.posterior()
             z = self.latents("starts")
-            seen = self._contexts(self._inputs(z)[0])
+            x, y = self._inputs(z)
+            before, after = self._contexts(x)
+            memory = self._calibrated(after.h, x, y)
+            seen = after if self.design.world.exposure else before
             draw = rng.generator(self.seed, "starts")
             rows = np.flatnonzero(data.fitted)
             rows = np.sort(draw.choice(rows, min(_STARTS, len(rows)), replace=False))
@@ -289,18 +292,27 @@ class _Run:
             )
         return self._learned._replace(controller=np.asarray(self.champion, np.float32))
 
-    def _contexts(self, x: np.ndarray) -> Memory:
-        """The memory that a controller would have at every row, `[M, H]` each."""
-        first, exposure = self.gathered().rows.first, self.design.world.exposure
-        units = self.config.units
-        h, c = np.zeros((len(x), units), np.float32), np.zeros((len(x), units), np.float32)
-        memory = Memory(h[0], c[0])
+    def _contexts(self, x: np.ndarray) -> tuple[Memory, Memory]:
+        """The memory before and after it takes in each row, `[M, H]` each."""
+        first, units = self.gathered().rows.first, self.config.units
+        trace = np.zeros((4, len(x), units), np.float32)
+        empty = Memory(np.zeros(units, np.float32), np.zeros(units, np.float32))
+        memory = empty
         for row in range(len(x)):
-            if first[row]:
-                memory = Memory(np.zeros(units, np.float32), np.zeros(units, np.float32))
-            before, memory = memory, mdn_rnn.step(self.memory.best, memory, x[row])
-            h[row], c[row] = memory if exposure else before
-        return Memory(h, c)
+            before = empty if first[row] else memory
+            memory = mdn_rnn.step(self.memory.best, before, x[row])
+            trace[:, row] = *before, *memory
+        return Memory(trace[0], trace[1]), Memory(trace[2], trace[3])
+
+    def _calibrated(self, h: np.ndarray, x: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
+        """The best M with the mean of its payoffs put right on the rows it was fitted to."""
+        data, shape, memory = self.gathered(), self.design.world.memory, self.memory.best
+        rows = data.rows.steps[data.fitted[data.rows.steps + 1]]
+        mean = mdn_rnn.mean_payoff(mdn_rnn.outlook(memory, h[rows], x[rows], shape).mixture, shape)
+        missed = (y[rows + 1, shape.latents :] - mean).astype(np.float64)  # [K, R]
+        inputs = np.concatenate([h[rows], x[rows]], axis=1, dtype=np.float64)
+        found = [calibration.ridge(inputs, missed[:, payoff]) for payoff in range(shape.payoffs)]
+        return calibration.shifted(memory, shape, found)
 
     def _dream(self, params: np.ndarray, dreams: int, name: str) -> np.ndarray:
         """The fitness `[P]` of controllers on dreams of their own that `name` and the generation fix."""

@@ -8,7 +8,17 @@ import tensorflow_probability as tfp
 from gymnasium import spaces
 
 from models import rng
-from models.world_model import Config, account, actions, controller, mdn_rnn, regimes, timeline, vae
+from models.world_model import (
+    Config,
+    account,
+    actions,
+    calibration,
+    controller,
+    mdn_rnn,
+    regimes,
+    timeline,
+    vae,
+)
 from models.world_model.controller import Evolution
 from models.world_model.learner import Learner
 from models.world_model.mdn_rnn import Batch, Memory, Mixture
@@ -255,6 +265,42 @@ def test_a_joint_mixture_learns_what_one_per_dimension_cannot():
     assert bound > -1.7
     assert _fit(True, y) <= -2.15
     assert bound - 0.02 < _fit(False, y) < bound + 0.15
+
+
+# What the mixture's mean misses
+
+
+def test_the_evidence_shrinks_what_is_not_there_and_keeps_what_is():
+    draw = np.random.default_rng(0)
+    x = draw.normal(size=(4000, 10)) * np.linspace(0.5, 2.0, 10) + 1.0
+    noise = draw.normal(size=4000)
+    nothing = calibration.ridge(x, noise)
+    assert np.abs(x @ nothing.kernel + nothing.bias).std() < 0.03
+    assert nothing.effective < 5
+    true = np.zeros(10)
+    true[:2] = 0.3, -0.2
+    found = calibration.ridge(x, x @ true + noise)
+    np.testing.assert_allclose(found.kernel, true, atol=0.06)
+    assert x.mean(axis=0) @ found.kernel + found.bias == pytest.approx((x @ true).mean(), abs=0.06)
+    exact = calibration.ridge(x, x @ true + 7.0)
+    np.testing.assert_allclose([*exact.kernel, exact.bias], [*true, 7.0], atol=1e-6)
+
+
+@pytest.mark.parametrize("joint", [True, False])
+def test_the_correction_moves_the_payoff_s_mean_and_nothing_else(joint):
+    shape = MEMORY._replace(joint=joint)
+    weights, h, x = mdn_rnn.initial(shape, 0), _normal(5, 4), _normal(5, 4, seed=1)
+    correction = calibration.Ridge(_normal(8, seed=2).astype(np.float64), 0.3, 8.0)
+    moved = calibration.shifted(weights, shape, [correction])
+    before, after = (mdn_rnn.outlook(w, h, x, shape).mixture for w in (weights, moved))
+    np.testing.assert_array_equal(before.logits, after.logits)
+    np.testing.assert_array_equal(before.scale, after.scale)
+    shift = np.concatenate([h, x], axis=1) @ correction.kernel + 0.3
+    found = mdn_rnn.mean_payoff(after, shape) - mdn_rnn.mean_payoff(before, shape)
+    np.testing.assert_allclose(found[:, 0], shift, atol=1e-5)
+    latents = slice(None, 2)
+    part = (slice(None), slice(None), latents) if joint else (slice(None), latents)
+    np.testing.assert_array_equal(before.mean[part], after.mean[part])
 
 
 # The rows
