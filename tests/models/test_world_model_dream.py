@@ -28,6 +28,7 @@ def _imagination(exposure, joint=True, *, sure=True, **changes):
     world = _world(exposure, joint)
     weights = mdn_rnn.initial(world.memory, 0)
     weights["head.kernel"] = 10 * weights["head.kernel"]
+    weights["head.kernel"][:, -1] = 0.0
     weights["head.bias"][-1] = 20.0 if sure else 1.0  # goes on (almost) for certain, or ends soon
     draw = np.random.default_rng(1)
     z, h, c = (draw.normal(size=(16, width)).astype(np.float32) for width in (2, 4, 4))
@@ -86,13 +87,13 @@ def test_controllers_that_decide_the_same_dream_the_same():
 
 
 def test_expected_and_sampled_rewards_agree_on_average():
-    imagination = _imagination(exposure=True)
+    imagination = _imagination(exposure=True, payoff_scale=[1e-3])  # bars, not crashes
     params = _params(imagination.world, 1)
     sampled, expected = (
-        np.asarray(imagination.dream(params, dreams=20_000, steps=3, seed=3, expected=way).total[0])
+        np.asarray(imagination.dream(params, dreams=5000, steps=3, seed=3, expected=way).total[0])
         for way in (False, True)
     )
-    error = (sampled - expected).std() / np.sqrt(20_000)
+    error = (sampled - expected).std() / np.sqrt(5000)
     assert abs(sampled.mean() - expected.mean()) < 4 * error + 1e-6
     assert expected.std() < sampled.std()
 
