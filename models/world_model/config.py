@@ -34,6 +34,10 @@ class Config(configuration.Config):
     and cost rate are measured by least squares on the gathered rewards."""
     exposures: tuple[float, ...] = ()
     """`exposure`: what the discrete choices stand for, in the order of the actions; unused for a Box."""
+    drift: Annotated[float, Between(0, 1)] = 0.0
+    """`exposure`: share of the mean return of the gathered steps that the dream keeps. A year of an asset
+    says next to nothing of its drift, and a controller that dreams of it learns to sit on a position; with 0
+    it has to time what it earns."""
     risk_aversion: Annotated[float, AtLeast(0)] = 1.0
     """`exposure`: weight of the variance in the dreamed reward; 1 is that of the expected logarithm."""
 

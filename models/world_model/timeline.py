@@ -60,9 +60,14 @@ def hold_out(world: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
     been bribed. They are left out of the fit.
     """
     judged = np.arange(len(world)) >= round(len(world) * (1.0 - share))
-    rows = np.ascontiguousarray(world)
-    keys = rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1]))).ravel()
+    keys = names(world)
     return ~np.isin(keys, keys[judged]), judged
+
+
+def names(world: np.ndarray) -> np.ndarray:
+    """The rows of `world [M, I]` as one comparable value each, `[M]`: equal where all bytes are."""
+    rows = np.ascontiguousarray(world)
+    return rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1]))).ravel()
 
 
 def stretches(rows: int, length: int, offset: int) -> np.ndarray:

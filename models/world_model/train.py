@@ -305,13 +305,27 @@ class _Run:
         return Memory(trace[0], trace[1]), Memory(trace[2], trace[3])
 
     def _calibrated(self, h: np.ndarray, x: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
-        """The best M with the mean of its payoffs put right on the rows it was fitted to."""
+        """The best M with the mean of its payoffs put right.
+
+        On every row, held out or not: the evidence needs no judge. Where worlds repeat, each of their rows
+        counts once, or the evidence would take an echo for a confirmation.
+        """
         data, shape, memory = self.gathered(), self.design.world.memory, self.memory.best
-        rows = data.rows.steps[data.fitted[data.rows.steps + 1]]
+        rows = data.rows.steps
+        if self.design.world.exposure:
+            rows = rows[np.sort(np.unique(timeline.names(data.world[rows + 1]), return_index=True)[1])]
         mean = mdn_rnn.mean_payoff(mdn_rnn.outlook(memory, h[rows], x[rows], shape).mixture, shape)
         missed = (y[rows + 1, shape.latents :] - mean).astype(np.float64)  # [K, R]
         inputs = np.concatenate([h[rows], x[rows]], axis=1, dtype=np.float64)
         found = [calibration.ridge(inputs, missed[:, payoff]) for payoff in range(shape.payoffs)]
+        if self.design.world.exposure:
+            corrected = mean.mean(axis=0) + [
+                (inputs @ each.kernel).mean() + each.bias for each in found
+            ]  # [R] the drift that is left
+            found = [
+                each._replace(bias=each.bias - (1.0 - self.config.drift) * drift)
+                for each, drift in zip(found, corrected, strict=True)
+            ]
         return calibration.shifted(memory, shape, found)
 
     def _dream(self, params: np.ndarray, dreams: int, name: str) -> np.ndarray:

@@ -46,6 +46,7 @@ EXPOSURE = {
     "account_columns": 2,
     "return_columns": [1],
     "exposures": [-1.0, 0.0, 1.0],
+    "drift": 1.0,
 }
 
 
@@ -185,3 +186,30 @@ def test_another_market_can_be_started_from(trained, tmp_path):
 def test_what_does_not_fit_is_refused_in_one_line(changes, message):
     with pytest.raises(ValueError, match=message):
         models.train("world_model", _drift(), NANO | EXPOSURE | changes, seed=0)
+
+
+def test_a_drift_is_not_dreamed_of_unless_asked_for(trained):
+    agent, _ = trained
+    flat = np.zeros((1, agent.design.world.control.size), np.float32)
+    path = agent.imagination().dream(flat, dreams=200, steps=20, seed=0, record=True)
+    config = models.configuration.resolved(agent.config) | {"env_steps": 480, "evaluation_steps": 80}
+    means = []
+    for drift in (0.0, 1.0):
+        other = models.train("world_model", Biased.batch(), config | {"drift": drift}, seed=1)
+        found = other.imagination().dream(flat, dreams=400, steps=4, seed=0, record=True)
+        means.append(float(np.mean(found.payoffs)))
+    assert path.payoffs.shape == (20, 200, 1)
+    assert abs(means[0]) < 0.0015
+    assert means[1] > 0.003
+
+
+class Biased(Drift):
+    """Rises three times out of four, whatever is shown."""
+
+    def step(self, action):
+        self.sign = 1.0 if self.np_random.random() < 0.75 else -1.0
+        return super().step(action)
+
+    @classmethod
+    def batch(cls):
+        return SyncVectorEnv([cls] * 4)
