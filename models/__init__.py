@@ -25,6 +25,7 @@ FAMILIES: dict[str, str] = {
     "dqn": "models.dqn",
     "dreamer": "models.dreamer",
     "trajectory": "models.trajectory",
+    "world_model": "models.world_model",
 }
 
 

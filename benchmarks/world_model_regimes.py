@@ -1,0 +1,231 @@
+"""The world model on the embedded market: how well it sees, remembers and trades, against the oracle.
+
+    python -m benchmarks.world_model_regimes [--seeds 5] [--market regimes] [--dqn]
+
+For each seed: 12 000 hourly bars of training, 3 000 of test on bars no model has seen. Held-out figures of V
+and M are on the test bars. Prints, and writes `benchmarks/results/world_model_<market>.json`:
+
+- V: ELBO in nats an observation, against predicting the mean, and against PCA of the same width with
+  Gaussian noise (its exact likelihood);
+- M: nats a step for (next latent, return), against one Gaussian with the mean of an autoregression, against
+  one Gaussian around the last value, and the return's own against a constant Gaussian;
+- the regimes' adjusted Rand index against the planted chain, filtered and smoothed;
+- the log return of the test window, net of all costs, of the agent, the oracle and (`--dqn`) a Q-network
+  with the same number of real steps; the dream gap.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+import models
+from models import runtime
+from models.world_model import mdn_rnn, regimes, vae
+from models.world_model.agent import WorldModelAgent
+from pipelines import backtest
+from pipelines.features import DEFAULT_FEATURES, Scaler, compute, resolve, warm_up
+from pipelines.market.account import simulate
+from pipelines.market.bars import Bars
+from pipelines.market.costs import Costs
+from pipelines.market.env import TradingVectorEnv
+from pipelines.market.known import oracle_weights
+from pipelines.sources.simulator import Kind, simulate_market
+
+TRAIN, TEST, GAP = 12_000, 3_000, 48
+CONFIG = {
+    "reward": "exposure",
+    "account_columns": 2,
+    "return_columns": [DEFAULT_FEATURES.index("log_return")],
+    "exposures": [-1.0, -0.5, 0.0, 0.5, 1.0],
+}
+
+
+class Market:
+    """One simulated market, its features scaled on the training rows."""
+
+    def __init__(self, kind: Kind, seed: int) -> None:
+        features = resolve(DEFAULT_FEATURES)
+        names = [feature.name for feature in features]
+        skip = warm_up(features)
+        found = simulate_market(
+            kind=kind,
+            symbols=["SIM"],
+            interval="1h",
+            start=datetime(2022, 1, 1, tzinfo=UTC),
+            bars=skip + TRAIN + GAP + TEST + 1,
+            seed=seed,
+        )
+        table = compute(found.candles.lazy(), features).collect()
+        candles = found.candles.join(table.select("open_time"), on="open_time", how="semi")
+        self.truth = found.truth.join(table.select("open_time"), on="open_time", how="semi")
+        self.bars = Bars(*(candles[name].to_numpy()[:, None] for name in Bars._fields[:5]))
+        raw = table.select(names).to_numpy()[:, None]  # [T, 1, F]
+        scaler = Scaler.fit(raw[:TRAIN], names, method="robust", clip=5.0)
+        self.features = scaler.transform(raw).astype(np.float32)[:, 0]
+
+    def env(self, rows: slice, *, num_envs: int, episode_bars: int | None) -> TradingVectorEnv:
+        bars = Bars(*(None if part is None else part[rows] for part in self.bars))
+        return TradingVectorEnv(
+            bars,
+            self.features[rows],
+            Costs(),
+            num_envs=num_envs,
+            episode_bars=episode_bars,
+            start="random" if episode_bars else "first",
+        )
+
+    def training_env(self) -> TradingVectorEnv:
+        return self.env(slice(0, TRAIN), num_envs=8, episode_bars=256)
+
+    @property
+    def test(self) -> slice:
+        return slice(TRAIN + GAP - 1, TRAIN + GAP + TEST)
+
+    def oracle(self) -> float:
+        """The net log return of the test window that the filter which knows the market earns."""
+        truth = self.truth[self.test]
+        weights = oracle_weights(
+            truth["filtered_mean"].to_numpy()[:, None], truth["filtered_variance"].to_numpy()[:, None]
+        )
+        bars = Bars(*(None if part is None else part[self.test] for part in self.bars))
+        return float(np.log(simulate(bars, weights, Costs()).equity[-1] / 1e6))
+
+
+def vision(agent: WorldModelAgent, market: Market) -> dict[str, float]:
+    """V against what needs no network, in nats an observation of the test window."""
+    learned, design = agent.learned, agent.design.vision
+    x = ((market.features - learned.centre) / learned.scale).astype(np.float32)
+    fit, judge = x[:TRAIN].astype(np.float64), x[market.test].astype(np.float64)
+    found = vae.held_out_elbo(learned.vision, x[market.test], design, seed=0, draws=8)
+    mean, deviation = fit.mean(axis=0), fit.std(axis=0)
+    constant = -0.5 * (((judge - mean) / deviation) ** 2 + np.log(2 * np.pi * deviation**2)).sum(axis=1)
+    # Probabilistic PCA (Tipping and Bishop 1999): the likelihood of the best Gaussian of this rank.
+    value, vector = np.linalg.eigh(np.cov(fit.T))
+    value, vector = value[::-1], vector[:, ::-1]
+    noise = value[design.latents :].mean()
+    spread = np.append(value[: design.latents], np.full(len(value) - design.latents, noise))
+    turned = (judge - mean) @ vector
+    pca = -0.5 * (turned**2 / spread + np.log(2 * np.pi * spread)).sum(axis=1)
+    return {"elbo": found, "predict_mean": float(constant.mean()), "pca": float(pca.mean())}
+
+
+def memory(agent: WorldModelAgent, market: Market) -> dict[str, float]:
+    """M against single Gaussians, in nats a step of the test window."""
+    learned, shape = agent.learned, agent.design.world.memory
+    config = agent.config
+    posterior = agent.encode(market.features)
+    draw = np.random.default_rng(0).standard_normal(posterior.mean.shape).astype(np.float32)
+    z = vae.sample(posterior, draw)
+    slope, offset = learned.terms[0], learned.terms[1]
+    payoff = offset + slope * market.features[:, config.return_columns[0]]
+    y = np.concatenate([z, (payoff / learned.payoff_scale[0])[:, None]], axis=1).astype(np.float32)
+    rows = slice(market.test.start, market.test.stop - 1)
+    ahead = slice(market.test.start + 1, market.test.stop)
+    weights = {name: tf.constant(value) for name, value in learned.memory.items()}
+    state = mdn_rnn.Memory(*(np.zeros(config.units, np.float32) for _ in range(2)))
+    h = np.empty((len(z), config.units), np.float32)
+    for row in range(market.test.start - 64, market.test.stop):
+        state = mdn_rnn.step(learned.memory, state, z[row])
+        h[row] = state.h
+    seen = mdn_rnn.outlook(weights, tf.constant(h[rows]), tf.constant(z[rows]), shape)
+    nll = -mdn_rnn.distribution(seen.mixture, shape).log_prob(y[ahead]).numpy()
+    own = -mdn_rnn.marginal_payoff(seen.mixture, shape).log_prob(y[ahead, shape.latents :]).numpy()
+
+    def gaussian(fit_left: np.ndarray, left: np.ndarray) -> float:
+        covariance = np.cov(fit_left.T).reshape(fit_left.shape[1], -1)
+        centred = left - fit_left.mean(axis=0)
+        distance = (np.linalg.solve(covariance, centred.T).T * centred).sum(axis=1)
+        size = np.linalg.slogdet(covariance)[1] + len(covariance) * np.log(2 * np.pi)
+        return float(0.5 * (distance.mean() + size))
+
+    design = np.concatenate([z, np.ones((len(z), 1))], axis=1)
+    solution, *_ = np.linalg.lstsq(design[: TRAIN - 1], y[1:TRAIN], rcond=None)
+    fit_left = y[1:TRAIN] - design[: TRAIN - 1] @ solution
+    left = y[ahead] - design[rows] @ solution
+    return {
+        "nll": float(nll.mean()),
+        "autoregressive_gaussian": gaussian(fit_left, left),
+        "persistence": gaussian(np.diff(y[:TRAIN], axis=0), y[ahead] - y[rows]),
+        "return_nll": float(own.mean()),
+        "return_constant_gaussian": gaussian(y[1:TRAIN, shape.latents :], y[ahead, shape.latents :]),
+    }
+
+
+def found_regimes(agent: WorldModelAgent, market: Market) -> dict[str, float]:
+    """How far the agent's regimes are the planted ones, on the test window."""
+    path = agent.encode(market.features[market.test]).mean
+    planted = market.truth["regime"].to_numpy()[market.test]
+    chain = agent.learned.regimes
+    now = regimes.filtered(chain, path).argmax(axis=1)
+    later = regimes.smoothed(chain, path).argmax(axis=1)
+    best = market.truth.select("p_trend", "p_reversion", "p_turbulence").to_numpy()[market.test]
+    return {
+        "filtered": regimes.adjusted_rand(now, planted),
+        "smoothed": regimes.adjusted_rand(later, planted),
+        "oracle_filter": regimes.adjusted_rand(best.argmax(axis=1), planted),
+    }
+
+
+def one(kind: Kind, seed: int, changes: dict[str, Any], *, dqn: bool) -> dict[str, Any]:
+    market = Market(kind, seed)
+    began = time.process_time()
+    agent = models.train("world_model", market.training_env(), CONFIG | changes, seed=seed)
+    trained = time.process_time()
+    assert isinstance(agent, WorldModelAgent)
+    ledger, _ = backtest.run_agent(agent, market.env(market.test, num_envs=1, episode_bars=None), seed=seed)
+    acted = time.process_time()
+    figures: dict[str, Any] = {
+        "seed": seed,
+        "train_cpu_seconds": trained - began,
+        "act_cpu_seconds": acted - trained,
+        "log_return": float(np.log(ledger.equity[-1] / 1e6)),
+        "turnover": float(ledger.turnover.mean()),
+        "exposure": float(np.abs(ledger.exposure).mean()),
+        "oracle": market.oracle(),
+        "vision": vision(agent, market),
+        "memory": memory(agent, market),
+        "regimes": found_regimes(agent, market),
+        "counters": agent.counters,
+    }
+    if dqn:
+        other = models.train("dqn", market.training_env(), {}, seed=seed)
+        env = market.env(market.test, num_envs=1, episode_bars=None)
+        figures["dqn"] = float(np.log(backtest.run_agent(other, env, seed=seed)[0].equity[-1] / 1e6))
+    return figures
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--market", choices=["regimes", "martingale"], default="regimes")
+    parser.add_argument("--dqn", action="store_true", help="also train dqn with the same real steps")
+    parser.add_argument("--set", default="{}", help="changes of the configuration, as JSON")
+    arguments = parser.parse_args()
+    runtime.single_thread()
+    runs = []
+    for seed in range(arguments.seeds):
+        runs.append(one(arguments.market, seed, json.loads(arguments.set), dqn=arguments.dqn))
+        print(json.dumps(runs[-1], indent=1), flush=True)
+    result = {
+        "command": f"python -m benchmarks.world_model_regimes --seeds {arguments.seeds} "
+        f"--market {arguments.market} --set '{arguments.set}'" + (" --dqn" if arguments.dqn else ""),
+        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
+        "runs": runs,
+    }
+    path = Path(__file__).parent / "results" / f"world_model_{arguments.market}.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(result, indent=1, sort_keys=True) + "\n")
+
+
+if __name__ == "__main__":
+    main()
