@@ -22,6 +22,8 @@ __all__ = ["FAMILIES", "config_class", "load", "train"]
 
 FAMILIES: dict[str, str] = {
     "dqn": "models.dqn",
+    "dyna": "models.dyna",
+    "ensemble": "models.ensemble",
 }
 
 Log = Callable[[int, dict[str, float]], None]

@@ -74,7 +74,9 @@ def adam(
     return weights - step * mean / (tf.sqrt(square) + 1e-5), mean, square
 
 
-def update(learner: Learner, batch: Batch, rates: Rates, shape: Shape) -> tuple[Learner, tf.Tensor, tf.Tensor]:
+def update(
+    learner: Learner, batch: Batch, rates: Rates, shape: Shape
+) -> tuple[Learner, tf.Tensor, tf.Tensor]:
     """One gradient step on one minibatch (no U axis): the learner, |error| `[B]` and metrics `[3]`.
 
     The metrics are the loss, the gradient's norm before clipping, and the mean value of actions taken.

@@ -49,7 +49,9 @@ class _Run:
 
     def _learn_from(self, weights: np.ndarray) -> None:
         zeros = tf.zeros(self.shape.size)
-        self.learner = losses.Learner(tf.constant(weights), tf.constant(weights), zeros, zeros, tf.constant(0))
+        self.learner = losses.Learner(
+            tf.constant(weights), tf.constant(weights), zeros, zeros, tf.constant(0)
+        )
         self.weights = weights
 
     @property
@@ -67,7 +69,9 @@ class _Run:
     @property
     def learning_rate(self) -> float:
         gone = min(1.0, self.env_steps / self.config.env_steps)
-        return self.config.learning_rate + gone * (self.config.final_learning_rate - self.config.learning_rate)
+        return self.config.learning_rate + gone * (
+            self.config.final_learning_rate - self.config.learning_rate
+        )
 
     def explore(self, observation: np.ndarray, state: State, first: np.ndarray, step: int) -> Choice:
         """The greedy action, or with probability epsilon a uniform one."""
