@@ -46,7 +46,7 @@ class Table:
         self.learning_rate, self.discount = learning_rate, discount
         self.count_exponent = count_exponent
         self.bonus, self.threshold = bonus, threshold
-        self.q = [[0.0] * actions for _ in range(cells)]
+        self.q: list[list[float]] = [[0.0] * actions for _ in range(cells)]
         self.count = [[0] * actions for _ in range(cells)]  # real visits
         self.tried = [[0] * actions for _ in range(cells)]  # when last, in real steps
         self.now = 0
@@ -73,7 +73,7 @@ class Table:
     def _rate(self, cell: int, action: int) -> float:
         if not self.count_exponent:
             return self.learning_rate
-        return self.learning_rate / max(1, self.count[cell][action]) ** self.count_exponent
+        return self.learning_rate * float(max(1, self.count[cell][action]) ** -self.count_exponent)
 
     def _remember(self, cell: int, action: int, outcome: tuple[float, float, int]) -> None:
         pair = cell * self.actions + action

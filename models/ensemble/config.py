@@ -119,6 +119,7 @@ class Config(configuration.Config):
             horizon=3,
             samples=8,
             elite_samples=3,
+            compile=False,
             checkpoint_steps=50,
             log_steps=50,
         )

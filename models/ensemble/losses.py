@@ -87,8 +87,8 @@ def update(learner: Learner, batch: Batch, rate: Any, decay: Any, ends: Any, sha
         moved.append(shrunk - step * mean / (tf.sqrt(square) + 1e-8))
         means.append(mean)
         squares.append(square)
-    parts = (networks.unflatten(part) for part in (moved, means, squares))
-    return Learner(*parts, learner.updates + 1), each
+    weights, mean, square = (networks.unflatten(part) for part in (moved, means, squares))
+    return Learner(weights, mean, square, learner.updates + 1), each
 
 
 @functools.lru_cache(maxsize=16)

@@ -8,6 +8,7 @@ the episode goes on. The statistics are part of the weights.
 
 from __future__ import annotations
 
+import itertools
 from typing import Any, NamedTuple, TypeAlias
 
 import keras
@@ -75,7 +76,7 @@ def initial(shape: Shape, seed: int) -> Weights:
     """Fresh weights, each member from a seed of its own."""
     widths = (shape.inputs + shape.action_inputs, *shape.hidden, 2 * shape.targets + 1)
     kernels, biases = [], []
-    for place, (i, o) in enumerate(zip(widths, widths[1:], strict=False)):
+    for place, (i, o) in enumerate(itertools.pairwise(widths)):
         scale = 1.0 if place == len(shape.hidden) else 2.0
         layer = networks.EnsembleDense(shape.members, o, seed=rng.derive(seed, place), scale=scale)
         layer.build((None, i))

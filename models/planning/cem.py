@@ -46,7 +46,7 @@ def colour_matrix(horizon: int, exponent: float) -> np.ndarray:
         if not single:
             rows.append(amplitude * np.sqrt(2.0) * np.sin(angle))
     matrix = np.array(rows)
-    return (matrix / np.sqrt(np.square(matrix).sum(axis=0))).astype(np.float32)
+    return np.asarray(matrix / np.sqrt(np.square(matrix).sum(axis=0)), np.float32)
 
 
 def coloured_noise(seed: Any, samples: int, horizon: int, width: int, exponent: float) -> tf.Tensor:
@@ -142,7 +142,7 @@ def cem(
 
 
 def _typed(actions: Any, space: ActionSpace) -> tf.Tensor:
-    return tf.cast(tf.convert_to_tensor(actions), tf.float32 if isinstance(space, Continuous) else tf.int32)
+    return tf.cast(tf.convert_to_tensor(actions), plan.kind(space))
 
 
 def _start(
@@ -152,7 +152,8 @@ def _start(
     if isinstance(space, Continuous):
         centre = tf.broadcast_to(tf.constant(plan.middle(space)), (batch, horizon, plan.width(space)))
         mean = centre if initial is None else _typed(initial, space)
-        size = np.float32(deviation) * (np.float32(space.high) - np.float32(space.low))
+        low, high = plan.bounds(space)
+        size = np.float32(deviation) * (high - low)
         return _Normal(mean, tf.broadcast_to(tf.constant(size**2), tf.shape(mean)))
     spread = tf.broadcast_to(_even(space), (batch, horizon, len(space.counts), max(space.counts)))
     if initial is None:
@@ -172,13 +173,14 @@ def _draw(
 ) -> tf.Tensor:
     """Candidates `[B, N, H, A]`, the same underlying noise for every problem."""
     if isinstance(belief, _Normal) and isinstance(space, Continuous):
-        low, high = tf.constant(np.float32(space.low)), tf.constant(np.float32(space.high))
+        low, high = map(tf.constant, plan.bounds(space))
         mean, size = belief.mean[:, None], tf.sqrt(belief.variance)[:, None]  # [B, 1, H, A]
         if colour is not None:
             noise = coloured_noise(seed, number, mean.shape[2], mean.shape[3], colour)
             return tf.clip_by_value(mean + size * noise, low, high)
         size = tf.maximum(size, 1e-6 * (high - low))
         return tf.clip_by_value(_truncated(seed, mean, size, low, high, number), low, high)
+    assert isinstance(belief, tf.Tensor)
     shape = (number, *belief.shape[1:])
     noise = rng.gumbel(seed, shape)  # [N, H, A, K]
     logits = tf.math.log(belief)[:, None]  # minus infinity where a branch has no such choice
@@ -226,8 +228,8 @@ def _centre(belief: _Normal | tf.Tensor) -> tf.Tensor:
 
 def _spread(belief: _Normal | tf.Tensor, space: ActionSpace) -> tf.Tensor:
     if isinstance(belief, _Normal) and isinstance(space, Continuous):
-        widths = tf.constant(np.float32(space.high) - np.float32(space.low))
-        return tf.reduce_mean(tf.sqrt(belief.variance) / widths, axis=(1, 2))
+        low, high = plan.bounds(space)
+        return tf.reduce_mean(tf.sqrt(belief.variance) / (high - low), axis=(1, 2))
     assert isinstance(space, Choices)
     entropy = -tf.reduce_sum(tf.math.xlogy(belief, belief), axis=-1)  # [B, H, A]
     largest = np.log(np.maximum(space.counts, 2)).astype(np.float32)

@@ -59,6 +59,16 @@ def space_of(space: gymnasium.Space[Any]) -> ActionSpace:
     )
 
 
+def bounds(space: Continuous) -> tuple[np.ndarray, np.ndarray]:
+    """Lowest and highest action, float32 `[A]` each."""
+    return np.array(space.low, np.float32), np.array(space.high, np.float32)
+
+
+def kind(space: ActionSpace) -> type[np.generic]:
+    """The type of an action's numbers."""
+    return np.float32 if isinstance(space, Continuous) else np.int32
+
+
 def width(space: ActionSpace) -> int:
     """A."""
     return len(space.low if isinstance(space, Continuous) else space.counts)
@@ -67,7 +77,7 @@ def width(space: ActionSpace) -> int:
 def uniform(space: ActionSpace, shape: tuple[int, ...], seed: Any) -> tf.Tensor:
     """Uniform actions `[*shape, A]`; consumes the seed."""
     if isinstance(space, Continuous):
-        return rng.uniform(seed, (*shape, len(space.low)), np.float32(space.low), np.float32(space.high))
+        return rng.uniform(seed, (*shape, len(space.low)), *bounds(space))
     counts = np.array(space.counts, np.int64)
     return rng.integers(seed, (*shape, len(counts)), np.zeros_like(counts), counts)
 
@@ -75,7 +85,8 @@ def uniform(space: ActionSpace, shape: tuple[int, ...], seed: Any) -> tf.Tensor:
 def middle(space: ActionSpace) -> np.ndarray:
     """The centre of the space `[A]`: of a box its middle, of choices the one half way."""
     if isinstance(space, Continuous):
-        return (0.5 * (np.array(space.low) + np.array(space.high))).astype(np.float32)
+        low, high = bounds(space)
+        return np.asarray(0.5 * (low + high))
     return np.array(space.counts, np.int32) // 2
 
 
