@@ -154,15 +154,17 @@ def dream(
         if known.reward is not None:
             reward = known.reward(x, action, arrived)
         paid = alive * reward  # [K, P, B, N]
-        charge = settings.turbulence_penalty * deviation[..., -1] * turbulent[:, None]
+        charge = tf.zeros(grid)
+        if settings.turbulence_penalty:
+            charge += settings.turbulence_penalty * deviation[..., -1] * turbulent[:, None]
         if settings.disagreement_penalty:  # MOPO: the largest deviation among members (Yu et al. 2020, 4.2)
             largest = tf.reduce_max(tf.sqrt(tf.reduce_mean(tf.square(deviation), axis=-1)), axis=0)
             charge += settings.disagreement_penalty * largest
         worth = paid - alive * charge * scaling.target_size[-1]
         total += span[:, h][:, None] * worth
-        goes_on = tf.sigmoid(tf.reshape(predicted.continuation, grid))
-        goes_on = 1.0 - scaling.ends * (1.0 - goes_on)
-        if known.terminated is not None:
+        if known.terminated is None:
+            goes_on = 1.0 - scaling.ends * tf.sigmoid(-tf.reshape(predicted.continuation, grid))
+        else:
             goes_on = 1.0 - tf.cast(known.terminated(arrived), tf.float32)
         return h + 1, arrived, alive * goes_on, total, rewards.write(h, paid)
 

@@ -70,6 +70,7 @@ def trained():
 
 def test_both_directions_are_taken_and_follow_the_signal_and_the_position(trained):
     agent, _ = trained
+    agent = acting.EnsembleAgent(agent.config, agent.spaces, agent.model, acting.OPEN, counters={})
     shown = np.array([[1.2, 0], [-1.2, 0], [1.2, -1], [-1.2, 1], [0.15, 1], [-0.15, -1], [0, 0]], np.float32)
     decision = agent.act(shown, agent.initial_state(7), seed=0)
     position = decision.action - 5
@@ -148,8 +149,8 @@ def test_a_killed_training_ends_in_the_same_bytes(tmp_path, space, changes):
         assert (tmp_path / "resumed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
     assert lines == whole_lines
     loaded = models.load(tmp_path / "whole")
-    shown = np.random.default_rng(0).normal(size=(3, 2)).astype(np.float32)
-    before, after = (one.act(shown, one.initial_state(3), seed=5) for one in (whole, loaded))
+    shown = np.random.default_rng(0).normal(size=(4, 2)).astype(np.float32)
+    before, after = (one.act(shown, one.initial_state(4), seed=5) for one in (whole, loaded))
     np.testing.assert_array_equal(before.action, after.action)
     assert all(space.contains(action) for action in before.action)
     for name, values in before.info.items():
@@ -166,10 +167,10 @@ def test_known_functions_go_with_the_agent_only_if_given_again(tmp_path):
     with pytest.raises(ValueError, match=r"trained with known \['reward'\]"):
         models.load(tmp_path / "agent")
     again = acting.load(tmp_path / "agent", known=known)
-    shown = np.ones((2, 2), np.float32)
+    shown = np.ones((4, 2), np.float32)
     np.testing.assert_array_equal(
-        agent.act(shown, agent.initial_state(2), seed=0).action,
-        again.act(shown, again.initial_state(2), seed=0).action,
+        agent.act(shown, agent.initial_state(4), seed=0).action,
+        again.act(shown, again.initial_state(4), seed=0).action,
     )
     assert json.loads((tmp_path / "agent" / "agent.json").read_text())["counters"]["known"] == ["reward"]
 
@@ -195,7 +196,7 @@ def test_a_warm_start_begins_with_the_earlier_members_and_a_fallback_acts_behind
 
     closed = acting.load(tmp_path / "agent", fallback=Always())
     closed.limits = closed.limits._replace(disagreement=np.float32(-1.0))
-    assert (closed.act(np.ones((2, 2), np.float32), closed.initial_state(2), seed=0).action == 6).all()
+    assert (closed.act(np.ones((4, 2), np.float32), closed.initial_state(4), seed=0).action == 6).all()
 
 
 def test_members_are_trained_on_resamples_of_their_own():

@@ -50,7 +50,9 @@ def test_a_logit_of_zero_counts_as_overfitted():
 def test_the_oldest_rows_that_fill_no_block_are_left_out():
     table = matrices()["M1"]
     longer = np.concatenate([np.full((5, 8), 0.5), table])
-    assert probability_of_backtest_overfitting(longer, 8).slope == pytest.approx(-0.7982930196107886, abs=1e-9)
+    assert probability_of_backtest_overfitting(longer, 8).slope == pytest.approx(
+        -0.7982930196107886, abs=1e-9
+    )
 
 
 def test_an_agent_that_never_trades_is_a_sharpe_ratio_of_zero():

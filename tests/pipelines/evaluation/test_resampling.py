@@ -91,7 +91,9 @@ def test_all_ways_of_drawing_agree():
 def test_slices_do_not_change_the_draws(monkeypatch):
     whole = r.resampled_means(waves(), block=4, replications=30, seed=1)
     monkeypatch.setattr(r, "SLICE_CELLS", 1700)
-    np.testing.assert_allclose(r.resampled_means(waves(), block=4, replications=30, seed=1), whole, rtol=1e-12)
+    np.testing.assert_allclose(
+        r.resampled_means(waves(), block=4, replications=30, seed=1), whole, rtol=1e-12
+    )
 
 
 def test_blocks_have_the_stated_length():

@@ -98,9 +98,7 @@ def test_family_wise_error_of_the_stepwise_test():
 @pytest.mark.parametrize(("method", "seeds"), [("R", (0, 1)), ("max", (0,))])
 def test_confidence_set_of_the_reference_vectors(method, seeds):
     for seed in seeds:
-        found = s.model_confidence_set(
-            vector_returns(), block=5, replications=4000, seed=seed, method=method
-        )
+        found = s.model_confidence_set(vector_returns(), block=5, replications=4000, seed=seed, method=method)
         assert found.p_values[1] == pytest.approx(0.0963 if method == "R" else 0.1311, abs=0.015)
         assert found.included[[0, 2, 3, 4, 5, 6]].all()
         assert found.p_values.max() == 1.0
