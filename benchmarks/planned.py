@@ -62,11 +62,14 @@ def bias_by_step(walked: Walk) -> list[dict[str, float]]:
     return figures
 
 
-def write(name: str, arguments: Any, figures: dict[str, Any], started: float) -> None:
-    """Prints the figures and writes them to `benchmarks/results/<name>.json`."""
-    options = " ".join(f"--{key.replace('_', '-')} {value}" for key, value in vars(arguments).items())
+def write(name: str, arguments: Any, figures: dict[str, Any], started: float, *, script: str = "") -> None:
+    """Prints the figures and writes them to `benchmarks/results/<name>.json`; `script` if named otherwise."""
+    options = ""
+    for key, value in vars(arguments).items():
+        words = " ".join(map(str, value)) if isinstance(value, list) else str(value)
+        options += f" --{key.replace('_', '-')} {words}"
     result = {
-        "command": f"python -m benchmarks.{name} {options}".strip(),
+        "command": f"python -m benchmarks.{script or name}{options}",
         "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
         "seconds": round(time.perf_counter() - started, 1),
         "figures": figures,
