@@ -21,7 +21,7 @@ from models.ensemble import networks
 from models.ensemble.networks import Scaling, Shape, Weights
 from models.planning import plan
 from models.planning.cem import cem
-from models.planning.plan import Plan
+from models.planning.plan import Choices, Plan
 from models.planning.shooting import random_shooting
 
 
@@ -179,6 +179,18 @@ def dream(
     return Dream(total, rewards.stack(), x)
 
 
+def _constant_plans(space: plan.ActionSpace, batch: int, horizon: int) -> tf.Tensor | None:
+    """To keep to one choice throughout, for each choice there is: candidates `[B, C, H, A]`.
+
+    Few random sequences are constant, and where changing costs, the best ones are. None for a box, and where
+    there are more than 32 choices.
+    """
+    if not isinstance(space, Choices) or np.prod(space.counts, dtype=np.float64) > 32:
+        return None
+    each = np.array(list(np.ndindex(space.counts)), np.int32)  # [C, A]
+    return tf.constant(np.tile(each[None, :, None], (batch, 1, horizon, 1)))
+
+
 @functools.lru_cache(maxsize=32)
 def decider(shape: Shape, settings: Settings, known: Known, batch: int, *, compiled: bool) -> Any:
     """The function `(model, observation [B, D], start [B, H, A], limits, seed) -> (action, plan, info)`.
@@ -197,6 +209,8 @@ def decider(shape: Shape, settings: Settings, known: Known, batch: int, *, compi
     # Half the horizon where it is turbulent.
     short = tf.constant(np.arange(horizon) < max(1, horizon // 2), tf.float32)
 
+    carried = _constant_plans(space, batch, horizon)
+
     def search(evaluate: plan.Evaluate, seed: Any, start: tf.Tensor) -> Plan:
         initial = start if settings.warm_start else None
         common: dict[str, Any] = {
@@ -208,6 +222,8 @@ def decider(shape: Shape, settings: Settings, known: Known, batch: int, *, compi
         if settings.planner == "shooting":
             return random_shooting(evaluate, space, seed=seed, **common)
         improved: dict[str, Any] = {"colour": 2.0, "decay": 1.25, "kept": 0.3, "take_best": True}
+        # The likeliest choice of each step need not make a good sequence together: take one that was scored.
+        plain: dict[str, Any] = {"take_best": isinstance(space, Choices)}
         return cem(
             evaluate,
             space,
@@ -215,8 +231,9 @@ def decider(shape: Shape, settings: Settings, known: Known, batch: int, *, compi
             iterations=settings.iterations,
             momentum=settings.momentum,
             seed=seed,
+            carried=carried,
             **common,
-            **(improved if settings.planner == "icem" else {}),
+            **(improved if settings.planner == "icem" else plain),
         )
 
     def run(model: Model, observation: tf.Tensor, start: tf.Tensor, limits: Limits, seed: Any) -> Any:

@@ -17,7 +17,7 @@ from models import rng
 from models.planning import plan
 from models.planning.plan import ActionSpace, Choices, Continuous, Evaluate, Plan
 
-_INITIAL_TRUST = 0.5  # of a discrete warm start: the rest is spread over all choices
+_INITIAL_TRUST = 0.3  # of a discrete warm start: the rest is spread over all choices
 _FLOOR = 0.02  # of discrete probability that stays spread, so that no choice dies out
 
 
