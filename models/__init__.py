@@ -26,6 +26,8 @@ FAMILIES: dict[str, str] = {
     "dreamer": "models.dreamer",
     "trajectory": "models.trajectory",
     "world_model": "models.world_model",
+    "dyna": "models.dyna",
+    "ensemble": "models.ensemble",
 }
 
 

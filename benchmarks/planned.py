@@ -1,0 +1,80 @@
+"""What the scripts about planning share: rolling an agent through episodes, and writing figures."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from models.agent import Agent
+
+RESULTS = Path(__file__).parent / "results"
+
+
+class Walk(NamedTuple):
+    """N environments stepped side by side, until all have ended or for a number of steps."""
+
+    rewards: np.ndarray  # [T, N] zero after an end
+    observations: np.ndarray  # [T, N, D] that were decided on
+    actions: np.ndarray  # [T, N, ...]
+    planned: np.ndarray  # [T, N, H] planned rewards, nothing if the agent does not say
+    gated: np.ndarray  # [T, N]
+
+
+def walk(agent: Agent, env: Any, *, seed: int, steps: int) -> Walk:
+    """Follows `agent` for at most `steps` steps of each environment's first episode."""
+    observation, _ = env.reset(seed=seed)
+    state, alive = agent.initial_state(env.num_envs), np.ones(env.num_envs, bool)
+    columns: list[list[np.ndarray]] = [[] for _ in Walk._fields]
+    for step in range(steps):
+        decision = agent.act(observation, state, seed=seed * 100_003 + step)
+        state = decision.state
+        following, reward, terminated, truncated, _ = env.step(decision.action)
+        planned = decision.info.get("planned_rewards", np.zeros((env.num_envs, 0)))
+        gated = decision.info.get("gated", np.zeros(env.num_envs))
+        row = (np.where(alive, reward, 0.0), observation.copy(), decision.action, planned, gated)
+        for column, value in zip(columns, row, strict=True):
+            column.append(value)
+        alive &= ~(terminated | truncated)
+        observation = following
+        if not alive.any():
+            break
+    return Walk(*(np.stack(column) for column in columns))
+
+
+def bias_by_step(walked: Walk) -> list[dict[str, float]]:
+    """Planned minus realised reward, by steps ahead: what was planned at t for t + h against what came then.
+
+    The plan is renewed at every step, so from the second step on this holds both the model's error and
+    the change of mind.
+    """
+    figures = []
+    for ahead in range(walked.planned.shape[2]):
+        last = len(walked.rewards) - ahead
+        error = walked.planned[:last, :, ahead] - walked.rewards[ahead:]
+        figures.append({"bias": float(error.mean()), "rmse": float(np.sqrt(np.square(error).mean()))})
+    return figures
+
+
+def write(name: str, arguments: Any, figures: dict[str, Any], started: float, *, script: str = "") -> None:
+    """Prints the figures and writes them to `benchmarks/results/<name>.json`; `script` if named otherwise."""
+    options = ""
+    for key, value in vars(arguments).items():
+        words = " ".join(map(str, value)) if isinstance(value, list) else str(value)
+        options += f" --{key.replace('_', '-')} {words}"
+    result = {
+        "command": f"python -m benchmarks.{script or name}{options}",
+        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
+        "seconds": round(time.perf_counter() - started, 1),
+        "figures": figures,
+    }
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=2, sort_keys=True) + "\n")
+    json.dump(figures, sys.stdout, indent=2)
+    print()

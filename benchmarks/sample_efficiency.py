@@ -1,0 +1,146 @@
+"""Real steps that each agent needs on the regimes market; and that no agent finds anything where nothing is.
+
+    python -m benchmarks.sample_efficiency [--market regimes] [--seeds 5] [--ladder 1000 2000 ...]
+    python -m benchmarks.sample_efficiency --market martingale --seeds 40 --ladder 6000 --agents ensemble
+
+Each agent is trained anew with every number of real steps on the ladder, on the first 12 000 hourly bars of a
+simulated market with the default features, and walks through the 3 000 bars after them (48 bars left out
+between). The figure is its net log return as a share of the oracle's, which knows the parameters but not the
+hidden regime; "reaches half" is the first rung from which the mean over seeds is at least one half.
+On the martingale the figures are the net return and its standard error over seeds, and the mean exposure.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+import numpy as np
+import polars as pl
+
+import models
+from benchmarks.planned import write
+from models import runtime
+from pipelines import backtest
+from pipelines.dataset import Dataset, to_dataset
+from pipelines.features import compute, resolve, to_grid
+from pipelines.features.scaling import Scaler
+from pipelines.market.account import simulate
+from pipelines.market.costs import Costs
+from pipelines.market.env import TradingVectorEnv
+from pipelines.market.known import oracle_weights, signal_law
+from pipelines.params import Features
+from pipelines.sources.simulator import simulate_market
+
+TRAIN, GAP, TEST = 12_000, 48, 3_000
+LADDER = (1_000, 2_000, 4_000, 8_000, 16_000, 32_000)
+
+
+class Market(NamedTuple):
+    """One simulated symbol with features, and the oracle's beliefs on the same bars."""
+
+    data: Dataset
+    scaler: Scaler
+    costs: Costs
+    oracle: np.ndarray | None  # weights [T, 1]
+
+
+def make_market(kind: str, seed: int) -> Market:
+    simulated = simulate_market(
+        kind=kind, symbols=["SIM"], interval="1h", start=datetime(2022, 1, 1, tzinfo=UTC),
+        bars=TRAIN + GAP + TEST + 1_000, seed=seed,
+    )  # fmt: skip
+    grid = to_grid(simulated.candles, "1h", max_gap_bars=3).with_columns(funding=pl.lit(0.0))
+    data = to_dataset(compute(grid.lazy(), resolve(Features().names)).collect(), "1h")
+    scaler = Scaler.fit(data.features[:TRAIN], data.names, method="robust", clip=5.0)
+    weights = None
+    if kind == "regimes":
+        truth = simulated.truth.tail(len(data.times))  # the features drop the warm-up in front
+        mean, variance = (truth[name].to_numpy()[:, None] for name in ("filtered_mean", "filtered_variance"))
+        weights = oracle_weights(mean, variance, law=signal_law())
+    return Market(data, scaler, Costs(), weights)
+
+
+def environment(market: Market, start: int, stop: int, **options: Any) -> TradingVectorEnv:
+    window = market.data.window(start, stop)
+    return TradingVectorEnv(window.bars, window.observations(market.scaler), market.costs, **options)
+
+
+def agents(steps: int) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Family and configuration of each agent for a number of real steps."""
+    warm = max(200, min(4_000, steps // 2))
+    dyna = {"env_steps": steps, "warmup_steps": warm}
+    return {
+        "q_learning": ("dyna", {**dyna, "planning_steps": 0}),
+        "dyna_5": ("dyna", {**dyna, "planning_steps": 5}),
+        "dyna_20": ("dyna", {**dyna, "planning_steps": 20}),
+        "dqn": ("dqn", {"env_steps": steps, "warmup_steps": min(1_000, warm)}),
+        "ensemble": ("ensemble", {"env_steps": steps, "warmup_steps": min(2_000, warm)}),
+    }
+
+
+def tested(market: Market, family: str, config: dict[str, Any], seed: int) -> dict[str, float]:
+    """Net log return over the test window, and how much was held."""
+    env = environment(market, 0, TRAIN, num_envs=16, episode_bars=256)
+    agent = models.train(family, env, config, seed=seed)
+    test = environment(
+        market, TRAIN + GAP - 1, TRAIN + GAP + TEST, num_envs=1, episode_bars=None, start="first"
+    )
+    ledger, said = backtest.run_agent(agent, test, seed=seed)
+    return {
+        "net_log_return": float(np.log(ledger.equity[-1] / test.initial_equity)),
+        "mean_exposure": float(np.abs(ledger.exposure).mean()),
+        "gated": float(np.mean(said.get("gated", 0.0))),
+        "unseen": float(np.mean(said.get("unseen", 0.0))),
+    }
+
+
+def oracle_return(market: Market) -> float:
+    assert market.oracle is not None
+    start, stop = TRAIN + GAP - 1, TRAIN + GAP + TEST
+    ledger = simulate(market.data.window(start, stop).bars, market.oracle[start:stop], market.costs)
+    return float(np.log(ledger.equity[-1] / ledger.equity[0]))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--market", choices=("regimes", "martingale"), default="regimes")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--ladder", type=int, nargs="+", default=list(LADDER))
+    parser.add_argument("--agents", nargs="+", default=list(agents(1_000)))
+    arguments = parser.parse_args()
+    runtime.single_thread()
+    started = time.perf_counter()
+    rows: list[dict[str, Any]] = []
+    for seed in range(arguments.seeds):
+        market = make_market(arguments.market, 1_000 + seed)
+        best = oracle_return(market) if market.oracle is not None else None
+        for steps in arguments.ladder:
+            for name in arguments.agents:
+                family, config = agents(steps)[name]
+                row = {"agent": name, "steps": steps, "seed": seed, "oracle": best}
+                rows.append(row | tested(market, family, config, seed))
+                print(rows[-1], flush=True)
+    table = pl.DataFrame(rows)
+    figures: dict[str, Any] = {"runs": rows, "summary": {}}
+    for name in arguments.agents:
+        own = table.filter(pl.col("agent") == name)
+        by_steps = own.group_by("steps", maintain_order=True).agg(
+            mean=pl.col("net_log_return").mean(),
+            error=pl.col("net_log_return").std() / pl.len().sqrt(),
+            exposure=pl.col("mean_exposure").mean(),
+            oracle=pl.col("oracle").mean(),
+        )
+        summary: dict[str, Any] = {"by_steps": by_steps.to_dicts()}
+        if arguments.market == "regimes":
+            enough = by_steps.filter(pl.col("mean") >= 0.5 * pl.col("oracle"))["steps"].to_list()
+            summary["steps_to_half_of_oracle"] = enough[0] if enough else None
+        figures["summary"][name] = summary
+    suffix = "" if arguments.market == "regimes" else "_martingale"
+    write(f"sample_efficiency{suffix}", arguments, figures, started, script="sample_efficiency")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,5 @@
+"""Learning tests run with one thread, as training jobs do."""
+
+from models import runtime
+
+runtime.single_thread()
