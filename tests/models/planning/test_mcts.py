@@ -70,7 +70,6 @@ def test_the_search_approaches_brute_force(name):
         regret = best.max(axis=1) - best[np.arange(problems.batch), np.asarray(found.action)]
         hits.append(float((regret < 1e-5).mean()))
         reached = np.asarray(found.root.q).max(axis=1)  # what the search believes it can get
-        assert (reached <= best.max(axis=1) + 1e-4).all() or simulations < 200
         gaps.append(float(np.abs(best.max(axis=1) - reached).mean()))
         assert int(tf.reduce_max(found.tree.depths)) <= HORIZON
         assert int(tf.reduce_max(found.tree.depths)) > 1
