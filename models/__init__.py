@@ -22,6 +22,7 @@ __all__ = ["FAMILIES", "config_class", "load", "train"]
 
 FAMILIES: dict[str, str] = {
     "dqn": "models.dqn",
+    "muzero": "models.muzero",
 }
 
 Log = Callable[[int, dict[str, float]], None]
