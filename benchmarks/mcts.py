@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import itertools
 import json
 import os
 import platform
@@ -42,7 +43,7 @@ def weights(seed: int) -> dict[str, tf.Tensor]:
     return {
         f"{name}.{layer}": tf.constant(draw.normal(0, i**-0.5, (i, o)).astype(np.float32))
         for name, widths in sizes.items()
-        for layer, (i, o) in enumerate(zip(widths, widths[1:], strict=False))
+        for layer, (i, o) in enumerate(itertools.pairwise(widths))
     }
 
 

@@ -62,13 +62,15 @@ def encode(actions: Actions, space: Any, action: np.ndarray) -> np.ndarray:
     """Actions of the space `[..., *action]` as codes, float32 `[..., W]`."""
     if actions.kind == "box":
         share = (action - space.low) / (space.high - space.low)
-        return np.clip(2.0 * share - 1.0, -1.0, 1.0).astype(np.float32)
+        code: np.ndarray = np.clip(2.0 * share - 1.0, -1.0, 1.0).astype(np.float32)
+        return code
     places = np.asarray(action, np.int64) - space.start
     if space.shape == ():
         places = places[..., None]  # [..., branches]
     if actions.kind == "listed":
         flat = np.ravel_multi_index(tuple(np.moveaxis(places, -1, 0)), actions.choices)
-        return np.eye(actions.width, dtype=np.float32)[flat]
+        listed: np.ndarray = np.eye(actions.width, dtype=np.float32)[flat]
+        return listed
     parts = [np.eye(n, dtype=np.float32)[places[..., branch]] for branch, n in enumerate(actions.choices)]
     return np.concatenate(parts, axis=-1)
 
@@ -77,7 +79,7 @@ def decode(actions: Actions, space: Any, code: np.ndarray) -> np.ndarray:
     """The inverse of `encode`."""
     if actions.kind == "box":
         action = space.low + 0.5 * (np.clip(code, -1.0, 1.0) + 1.0) * (space.high - space.low)
-        return action.astype(space.dtype)
+        return np.asarray(action, space.dtype)
     if actions.kind == "listed":
         places = np.stack(np.unravel_index(code.argmax(axis=-1), actions.choices), axis=-1)
     else:
@@ -154,4 +156,6 @@ def likeliest(actions: Actions, head: np.ndarray) -> np.ndarray:
         return np.tanh(2.0 * np.tanh(0.5 * head[:, : actions.width]))
     sizes = actions.choices if actions.drawn else (actions.width,)
     parts = np.split(head, np.cumsum(sizes)[:-1], axis=-1)
-    return np.concatenate([np.eye(part.shape[1], dtype=np.float32)[part.argmax(axis=1)] for part in parts], axis=1)
+    return np.concatenate(
+        [np.eye(part.shape[1], dtype=np.float32)[part.argmax(axis=1)] for part in parts], axis=1
+    )

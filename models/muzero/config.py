@@ -109,7 +109,7 @@ class Config(configuration.Config):
             warmup_steps=64,
             replay_capacity=256,
             updates_per_step=0.1,
-            batch_size=8,
+            batch_size=4,
             history=2,
             latent=6,
             hidden=8,

@@ -7,7 +7,7 @@ values and rewards are distributions over bins of a squeezed scale (Schrittwiese
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -164,7 +164,9 @@ def represent(weights: Weights, window: tf.Tensor, shape: Shape) -> tf.Tensor:
     return scale_latent(_dense(weights, "representation.latent", x))
 
 
-def advance(weights: Weights, latent: tf.Tensor, code: tf.Tensor, shape: Shape) -> tuple[tf.Tensor, tf.Tensor]:
+def advance(
+    weights: Weights, latent: tf.Tensor, code: tf.Tensor, shape: Shape
+) -> tuple[tf.Tensor, tf.Tensor]:
     """g: the next latent `[B, L]` and the reward's logits `[B, R]` for `latent [B, L]` and `code [B, W]`."""
     x = _trunk(weights, "dynamics", tf.concat([latent, code], axis=-1), shape.blocks)
     following = scale_latent(latent + _dense(weights, "dynamics.latent", x))

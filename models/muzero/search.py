@@ -83,7 +83,9 @@ def model_of(shape: Shape) -> mcts.Recurrent:
         head, value = networks.predict(weights, latent)
         codes, prior = arms.draw(shape.actions, head, seed)
         step = mcts.Step(
-            networks.to_scalar(reward, shape.reward_support), prior, networks.to_scalar(value, shape.value_support)
+            networks.to_scalar(reward, shape.reward_support),
+            prior,
+            networks.to_scalar(value, shape.value_support),
         )
         return step, _embedding(latent, codes, shape)
 
@@ -127,7 +129,9 @@ def searcher(shape: Shape, settings: Settings, batch: int, *, compiled: bool) ->
                 temperature=heat,
                 **common,
             )
-        codes = root.embedding[1] if shape.actions.drawn else tf.eye(shape.actions.width, batch_shape=(batch,))
+        codes = (
+            root.embedding[1] if shape.actions.drawn else tf.eye(shape.actions.width, batch_shape=(batch,))
+        )
         return Found(
             action=found.action,
             code=tf.gather(codes, found.action, batch_dims=1),

@@ -3,9 +3,9 @@
 Indices, once and for all: position k is the k-th row after the sampled one. `action[k]` was taken there,
 `reward[k]` came of it (it arrived with position k + 1), and
 
-    return[k] = r_{k+1} + g r_{k+2} + ... + g^(m-1) r_{k+m} + g^m v(k + m),    m = n or what the episode has left,
+    return[k] = r_{k+1} + g r_{k+2} + ... + g^(m-1) r_{k+m} + g^m v(k + m),
 
-with v from the target network at position k + m, so that it is worth what the newest target thinks
+with m = n or what the episode has left, and v from the target network at position k + m, so that it is worth what the newest target thinks
 (Schrittwieser et al. 2020, appendix G and H). A terminated episode goes on for ever in an absorbing state:
 reward 0, value 0, a uniform policy, actions at random. A truncated one, or one still running, does not:
 positions beyond its last row have no weight, and its last observation is bootstrapped from.
@@ -41,7 +41,9 @@ class Unrolled(NamedTuple):
     importance: np.ndarray  # [B]
 
 
-def windows(replay: Replay, rows: np.ndarray, history: int, shift: np.ndarray, scale: np.ndarray) -> np.ndarray:
+def windows(
+    replay: Replay, rows: np.ndarray, history: int, shift: np.ndarray, scale: np.ndarray
+) -> np.ndarray:
     """The `history` observations up to each of `rows [...]`, normalised: float32 `[..., H, D]`.
 
     What lies before the episode, or is no longer in the buffer, is zero, as in an agent's first state.
@@ -49,12 +51,14 @@ def windows(replay: Replay, rows: np.ndarray, history: int, shift: np.ndarray, s
     found = replay.history(rows.ravel(), history)
     shown = normalise(replay.read("observation", found.rows), shift, scale)
     shown = np.where(found.mask[..., None], shown, np.float32(0.0))
-    return shown.reshape(*rows.shape, *shown.shape[1:])
+    found_windows: np.ndarray = shown.reshape(*rows.shape, *shown.shape[1:])
+    return found_windows
 
 
 def normalise(observation: np.ndarray, shift: np.ndarray, scale: np.ndarray) -> np.ndarray:
     """Observations `[..., D]` with about unit variance, clipped at ten deviations."""
-    return np.clip((observation - shift) * scale, -10.0, 10.0).astype(np.float32)
+    shown: np.ndarray = np.clip((observation - shift) * scale, -10.0, 10.0).astype(np.float32)
+    return shown
 
 
 def unroll(
@@ -79,7 +83,7 @@ def unroll(
     here = reached[:, : k + 1]
     taken = replay.read("complete", here) & exists[:, : k + 1]
     absorbing = replay.read("terminated", here)  # the last row itself, and its repetitions after the end
-    rewards = np.where(exists[:, 1:], replay.read("reward", reached[:, 1:]), 0.0) * reward_scale  # [B, K + n - ...]
+    rewards = np.where(exists[:, 1:], replay.read("reward", reached[:, 1:]), 0.0) * reward_scale  # [B, K + n]
 
     spans = np.arange(k + 1)[:, None] + np.arange(n_step)[None, :]  # [K + 1, n]
     powers = discount ** np.arange(n_step)
@@ -88,8 +92,8 @@ def unroll(
     end = reached[:, n_step:]  # [B, K + 1] the row m steps on
     live = ~replay.read("terminated", end)
 
-    moves = arms.encode(actions, space, replay.read("action", here[:, :k]))  # [B, K, W]
-    moves = np.where(taken[:, :k, None], moves, random_codes(actions, moves.shape[:2], draw))
+    moves = random_codes(actions, (len(rows), k), draw)  # [B, K, W], where no action was taken
+    moves[taken[:, :k]] = arms.encode(actions, space, replay.read("action", here[:, :k][taken[:, :k]]))
     policy = np.where(taken[..., None], replay.read("extra.policy", here), np.float32(1.0 / actions.arms))
     searched = taken & (replay.read("extra.searched", here) > 0)
     uniform = absorbing & (not actions.drawn)  # arms that were never drawn have no uniform policy
@@ -123,6 +127,7 @@ def random_codes(actions: Actions, shape: tuple[int, ...], draw: np.random.Gener
 
 
 def importance_weights(probability: np.ndarray, transitions: int, exponent: float) -> np.ndarray:
-    """(1 / (N P))^exponent over the largest, of draws with `probability [B]` (Schaul et al. 2016, sec. 3.4)."""
+    """(1 / (N P))^exponent over the largest, of draws with `probability [B]`   (Schaul et al. 2016)."""
     weight = (probability * transitions) ** -exponent
-    return (weight / weight.max()).astype(np.float32)
+    scaled: np.ndarray = (weight / weight.max()).astype(np.float32)
+    return scaled

@@ -1,4 +1,4 @@
-"""Training of MuZero: gather by search, analyse anew, learn, all in one thread at a fixed and stated ratio."""
+"""Training of MuZero: gather by search, analyse anew, learn, in one thread at a stated ratio."""
 
 from __future__ import annotations
 
@@ -184,11 +184,10 @@ class Run:
             draw=draw,
         )
         rates = losses.Rates(
-            *(
-                tf.constant(rate, tf.float32)
-                for rate in (self.learning_rate, config.weight_decay, config.gradient_clip)
-            ),
-            tf.constant(config.target_period),
+            learning_rate=tf.constant(self.learning_rate, tf.float32),
+            weight_decay=tf.constant(config.weight_decay, tf.float32),
+            gradient_clip=tf.constant(config.gradient_clip, tf.float32),
+            target_period=tf.constant(config.target_period),
         )
         self.learner, error, metrics = self._update(
             self.learner, targets.Unrolled(*(tf.constant(part) for part in batch)), rates

@@ -92,7 +92,10 @@ def search(
         parent, action = _descend(tree, root_selection, interior_selection, blocked, max_depth or simulations)
         here = rng.fold_in(seed, place)
         step, embedding = recurrent(
-            params, here, action, tf.nest.map_structure(lambda rows: trees.take(rows, parent), tree.embeddings)
+            params,
+            here,
+            action,
+            tf.nest.map_structure(lambda rows: trees.take(rows, parent), tree.embeddings),
         )
         tree, leaf = _expand(tree, place, parent, action, step, embedding, discount)
         return place + 1, _back_up(tree, leaf, step.value)
@@ -205,7 +208,9 @@ def _back_up(tree: Tree, leaf: tf.Tensor, value: tf.Tensor) -> Tree:
 
     def step(node: tf.Tensor, value: tf.Tensor, visits: tf.Tensor, values: tf.Tensor) -> Any:
         below = node != ROOT  # trees that have arrived wait
-        value = tf.where(below, trees.take(tree.rewards, node) + trees.take(tree.discounts, node) * value, value)
+        value = tf.where(
+            below, trees.take(tree.rewards, node) + trees.take(tree.discounts, node) * value, value
+        )
         node = tf.where(below, trees.take(tree.parents, node), ROOT)
         here = trees.at(node, nodes) & below  # [N, B]
         count = tf.cast(visits, tf.float32)
@@ -314,9 +319,7 @@ def gumbel_muzero_policy(
     )
     q = qtransform(found.root)  # [B, A]
     most_visits = tf.reduce_max(found.root.child_visits, axis=-1)
-    scores = _masked_scores(
-        selection.considered_score(found.root, most_visits, gumbel, q), invalid_actions
-    )
+    scores = _masked_scores(selection.considered_score(found.root, most_visits, gumbel, q), invalid_actions)
     weights = tf.nn.softmax(_masked_scores(found.root.prior_logits + q, invalid_actions), axis=-1)
     return found._replace(
         action=tf.argmax(scores, axis=-1, output_type=tf.int32),

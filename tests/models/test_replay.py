@@ -220,6 +220,9 @@ def test_history_goes_back_to_the_start_of_the_episode_and_no_further():
         numbers = shown[b, -length:, 1]
         np.testing.assert_array_equal(numbers, shown[b, -1, 1] - np.arange(length)[::-1])
         assert not first[b, -length + 1 :].any() or length == 1
-        oldest = shown[b, -1, 1] - length + 1 == replay.read("observation", np.arange(24))[stream[b] * 12 :][:12, 1].min()
+        oldest = (
+            shown[b, -1, 1] - length + 1
+            == replay.read("observation", np.arange(24))[stream[b] * 12 :][:12, 1].min()
+        )
         assert length == 4 or first[b, -length] or oldest
         assert not found.mask[b, : 4 - length].any()
