@@ -49,6 +49,10 @@ class Config(configuration.Config):
     max_depth: Annotated[int, AtLeast(1)] | None = None
     max_considered: Annotated[int, AtLeast(1)] = 16
     """Actions that a Gumbel search considers at the root."""
+    value_scale: Annotated[float, Above(0)] = 0.1
+    """c_scale of a Gumbel search: how much values count against the prior."""
+    q_scale: Literal["tree", "siblings"] = "tree"
+    """Values of a Gumbel search are compared on the scale of the whole tree, or of the actions at hand."""
     dirichlet_fraction: Annotated[float, Between(0, 1)] = 0.25
     dirichlet_alpha: Annotated[float, Above(0)] = 0.3
     c_init: Annotated[float, Above(0)] = 1.25

@@ -12,7 +12,7 @@ from models.muzero import actions as arms
 from models.muzero import networks
 from models.muzero.config import Config
 from models.muzero.networks import Shape, Weights
-from models.planning import mcts
+from models.planning import mcts, selection
 
 
 class Settings(NamedTuple):
@@ -22,6 +22,8 @@ class Settings(NamedTuple):
     simulations: int
     max_depth: int | None
     max_considered: int
+    value_scale: float
+    q_scale: str
     dirichlet_fraction: float
     dirichlet_alpha: float
     c_init: float
@@ -51,6 +53,8 @@ def settings_of(config: Config, simulations: int) -> Settings:
         simulations,
         config.max_depth,
         config.max_considered,
+        config.value_scale,
+        config.q_scale,
         config.dirichlet_fraction,
         config.dirichlet_alpha,
         config.c_init,
@@ -116,6 +120,11 @@ def searcher(shape: Shape, settings: Settings, batch: int, *, compiled: bool) ->
                 model_of(shape),
                 max_considered=settings.max_considered,
                 gumbel_scale=noise,
+                qtransform=functools.partial(
+                    selection.completed_by_mixed_value,
+                    value_scale=settings.value_scale,
+                    whole_tree=settings.q_scale == "tree",
+                ),
                 **common,
             )
         else:

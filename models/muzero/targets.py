@@ -3,9 +3,9 @@
 Indices, once and for all: position k is the k-th row after the sampled one. `action[k]` was taken there,
 `reward[k]` came of it (it arrived with position k + 1), and
 
-    return[k] = r_{k+1} + g r_{k+2} + ... + g^(m-1) r_{k+m} + g^m v(k + m),
+    return[k] = r_{k+1} + g r_{k+2} + ... + g^(m-1) r_{k+m} + g^m v(k + m)
 
-with m = n or what the episode has left, and v from the target network at position k + m, so that it is worth what the newest target thinks
+with m = n, or what the episode has left, and v from the newest target network at position k + m
 (Schrittwieser et al. 2020, appendix G and H). A terminated episode goes on for ever in an absorbing state:
 reward 0, value 0, a uniform policy, actions at random. A truncated one, or one still running, does not:
 positions beyond its last row have no weight, and its last observation is bootstrapped from.

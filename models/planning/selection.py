@@ -48,20 +48,25 @@ def completed_by_mixed_value(
     value_scale: float = 0.1,
     visit_offset: float = 50.0,
     rescale: bool = True,
+    whole_tree: bool = False,
     mixed: bool = True,
     epsilon: float = 1e-8,
 ) -> tf.Tensor:
     """sigma(q) of Gumbel MuZero: (c_visit + max N) c_scale q, unvisited actions completed by a value.
 
     Danihelka et al. 2022, eq. 8 for sigma, appendix D, eq. 33 for the mixed value. With `rescale` q is
-    first brought to [0, 1] among the actions; with `mixed` false the model's own value completes.
+    first brought to [0, 1]: among the actions, as in the paper, or with `whole_tree` between the extremes of
+    the tree. Among the actions the best is always 1 and the worst 0, however little they differ, so that of
+    two equal actions a rounding error makes one e^6 times as likely as the other; the tree's scale leaves
+    small differences small. With `mixed` false the model's own value completes.
     """
     visited = node.child_visits > 0
     value = mixed_value(node) if mixed else node.raw_value
     q = tf.where(visited, node.q, value[:, None])  # [B, A]
     if rescale:
-        low = tf.reduce_min(q, axis=-1, keepdims=True)
-        q = (q - low) / tf.maximum(tf.reduce_max(q, axis=-1, keepdims=True) - low, epsilon)
+        low = node.low[:, None] if whole_tree else tf.reduce_min(q, axis=-1, keepdims=True)
+        high = node.high[:, None] if whole_tree else tf.reduce_max(q, axis=-1, keepdims=True)
+        q = (q - low) / tf.maximum(high - low, epsilon)
     most = tf.reduce_max(node.child_visits, axis=-1, keepdims=True)
     return (visit_offset + most) * value_scale * q
 
