@@ -15,7 +15,7 @@ from models import agent as storage
 from models import configuration, rng
 from models.agent import Decision, Spaces, State
 from models.muzero import actions as arms
-from models.muzero import networks, search, targets
+from models.muzero import search, targets
 from models.muzero.config import Config
 from models.muzero.networks import Shape
 
@@ -112,7 +112,7 @@ class SearchAgent:
 
         `info`, values in the environment's rewards: `value [B]` after the search and `raw_value [B]` before
         it, `policy [B, A]`, `visits [B, A]`, `q_values [B, A]` (0 where not visited), `depth [B]`, `line
-        [B, 8]` the most visited arms in a row (-1 after the end) and, where each node draws its own,
+        [B, 8]` the arm taken and then the most visited ones (-1 after the end) and, where each node draws its own,
         `candidates [B, A, *action]`. With 0 simulations `value` and `policy` are the networks' own.
         """
         window = self.remember(observation, state)
@@ -138,9 +138,8 @@ class SearchAgent:
         return Decision(arms.decode(self.shape.actions, self.spaces.action, found.code), window, info)
 
     def _by_head(self, window: np.ndarray) -> Decision:
-        weights = networks.unflatten(self._flat, self.shape)
-        head, logits = networks.predict(weights, networks.represent(weights, tf.constant(window), self.shape))
-        value = networks.to_scalar(logits, self.shape.value_support).numpy() / np.float32(self.units.reward)
+        head, value = search.reader(self.shape)(self._flat, tf.constant(window))
+        value = value.numpy() / np.float32(self.units.reward)
         info = {"value": value, "raw_value": value}
         if not self.shape.actions.drawn:
             info["policy"] = tf.nn.softmax(head, axis=-1).numpy()

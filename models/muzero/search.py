@@ -13,6 +13,7 @@ from models.muzero import networks
 from models.muzero.config import Config
 from models.muzero.networks import Shape, Weights
 from models.planning import mcts, selection
+from models.planning import tree as trees
 
 
 class Settings(NamedTuple):
@@ -40,10 +41,10 @@ class Found(NamedTuple):
     codes: tf.Tensor  # [B, A, W] of all arms
     visits: tf.Tensor  # [B, A]
     q: tf.Tensor  # [B, A] 0 where not visited
-    value: tf.Tensor  # [B] the root's, after the search
+    value: tf.Tensor  # [B] of the root after the search, under the policy to act by
     raw_value: tf.Tensor  # [B] the root's, before it
     depth: tf.Tensor  # [B] int32 of the deepest node
-    line: tf.Tensor  # [B, 8] int32 the most visited arms from the root on, -1 after the end
+    line: tf.Tensor  # [B, 8] int32 the arm taken, then the most visited ones, -1 after the end
 
 
 def settings_of(config: Config, simulations: int) -> Settings:
@@ -96,6 +97,19 @@ def model_of(shape: Shape) -> mcts.Recurrent:
     return recurrent
 
 
+@functools.lru_cache(maxsize=16)
+def reader(shape: Shape) -> Any:
+    """The function `(flat [P], window [B, H, D]) -> (policy head [B, P], value [B])`: no search at all."""
+
+    def run(flat: tf.Tensor, window: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        weights = networks.unflatten(flat, shape)
+        head, logits = networks.predict(weights, networks.represent(weights, window, shape))
+        return head, networks.to_scalar(logits, shape.value_support)
+
+    signature = [tf.TensorSpec((shape.size,)), tf.TensorSpec((None, shape.history, shape.observation))]
+    return tf.function(run, input_signature=signature, autograph=False)
+
+
 @functools.lru_cache(maxsize=32)
 def searcher(shape: Shape, settings: Settings, batch: int, *, compiled: bool) -> Any:
     """The function `(flat [P], window [B, H, D], seed, noise, temperature) -> Found`.
@@ -138,6 +152,11 @@ def searcher(shape: Shape, settings: Settings, batch: int, *, compiled: bool) ->
                 temperature=heat,
                 **common,
             )
+        value = found.root.value
+        if settings.search == "gumbel":
+            # Its visits are spread evenly over what it considered, so their mean is nobody's value.
+            seen = found.action_weights * tf.cast(found.root.child_visits > 0, tf.float32)  # [B, A]
+            value = tf.reduce_sum(seen * found.root.q, axis=-1) / tf.reduce_sum(seen, axis=-1)
         codes = (
             root.embedding[1] if shape.actions.drawn else tf.eye(shape.actions.width, batch_shape=(batch,))
         )
@@ -148,10 +167,10 @@ def searcher(shape: Shape, settings: Settings, batch: int, *, compiled: bool) ->
             codes=codes,
             visits=found.root.child_visits,
             q=found.root.q,
-            value=found.root.value,
+            value=value,
             raw_value=root.value,
             depth=tf.reduce_max(found.tree.depths, axis=1),
-            line=found.line,
+            line=trees.principal_line(found.tree, found.action, 8),
         )
 
     signature = [

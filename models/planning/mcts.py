@@ -57,7 +57,6 @@ class SearchOutput(NamedTuple):
     action_weights: tf.Tensor  # [B, A] probabilities
     tree: Tree  # batch first
     root: Node  # the root's statistics
-    line: tf.Tensor  # [B, L] the most visited actions from the root on, -1 after the end
 
 
 def search(
@@ -73,7 +72,6 @@ def search(
     root_selection: Selection | None = None,
     interior_selection: Selection | None = None,
     discount: Any = 1.0,
-    line: int = 8,
 ) -> SearchOutput:
     """Runs `simulations` simulations from each of B roots; consumes `seed` (int32 `[2]`).
 
@@ -113,7 +111,6 @@ def search(
         action_weights=weights,
         tree=trees.batch_first(tree),
         root=top,
-        line=trees.principal_line(tree, line),
     )
 
 

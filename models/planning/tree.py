@@ -136,14 +136,18 @@ def batch_first(tree: Tree) -> Tree:
     return Tree(*tf.nest.map_structure(turn, tuple(tree)))
 
 
-def principal_line(tree: Tree, length: int) -> tf.Tensor:
-    """The most visited actions from the root on: int32 `[B, length]`, NONE after the end; node first."""
-    node = tf.zeros(tree.visits.shape[1], tf.int32)
+def principal_line(tree: Tree, first: tf.Tensor, length: int) -> tf.Tensor:
+    """The action taken, `first [B]`, then the most visited ones: int32 `[B, length]`, NONE after the end.
+
+    For a tree that was handed out (batch first).
+    """
+    node = tf.zeros_like(first)
     line = []
-    for _ in range(length):
-        children = take(tree.children, node)  # [B, A]
-        visits = tf.where(children != NONE, take(tree.visits, children), 0)
-        best = tf.argmax(visits, axis=-1, output_type=tf.int32)  # [B]
+    for step in range(length):
+        children = tf.gather(tree.children, tf.maximum(node, ROOT), batch_dims=1)  # [B, A]
+        visits = tf.gather(tree.visits, tf.maximum(children, ROOT), batch_dims=1)
+        seen = tf.argmax(tf.where(children != NONE, visits, 0), axis=-1, output_type=tf.int32)
+        best = first if step == 0 else seen  # [B]
         child = tf.gather(children, best, batch_dims=1)
         alive = (node != NONE) & (child != NONE)
         line.append(tf.where(alive, best, NONE))

@@ -63,7 +63,7 @@ def test_it_finds_the_way_from_rewards_of_a_basis_point(search_name):
     assert 0.3e-4 < value[0] < value[1] < value[2], value
     np.testing.assert_allclose(value[2], 1e-4, atol=0.3e-4)
     assert decision.info["depth"].min() > 1
-    np.testing.assert_array_equal(decision.info["line"][0, :2], [1, 1])
+    np.testing.assert_array_equal(decision.info["line"][:, 0], [1, 1, 1])
     np.testing.assert_array_equal(decision.info["visits"].sum(axis=1), 12)
     assert 1e4 < agent.units.reward < 4e4  # one over the root mean square
 

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from models import rng
 from models.planning import mcts, selection
+from models.planning import tree as trees
 from models.planning.tree import Node
 
 STATES, ACTIONS, HORIZON, DISCOUNT = 5, 3, 6, 0.9
@@ -146,6 +147,7 @@ def test_a_depth_of_one_never_leaves_the_root():
 def test_principal_line_follows_the_most_visited():
     problems = Tables(3, seed=7)
     found = mcts.search(problems.root(), problems.recurrent, simulations=40, seed=rng.key(0))
+    line_found = trees.principal_line(found.tree, found.action, 8)
     for element in range(3):
         node, line = 0, []
         while True:
@@ -155,7 +157,7 @@ def test_principal_line_follows_the_most_visited():
                 break
             line.append(int(visits.argmax()))
             node = children[visits.argmax()]
-        np.testing.assert_array_equal(found.line[element], line + [-1] * (8 - len(line)))
+        np.testing.assert_array_equal(line_found[element], line + [-1] * (8 - len(line)))
 
 
 # 16 simulations, 4 actions: two rounds of 8. 4 actions twice each, then the best 2 four times each.
