@@ -28,6 +28,7 @@ FAMILIES: dict[str, str] = {
     "world_model": "models.world_model",
     "dyna": "models.dyna",
     "ensemble": "models.ensemble",
+    "muzero": "models.muzero",
 }
 
 

@@ -47,7 +47,7 @@ class Sequences(NamedTuple):
 
 
 class Window(NamedTuple):
-    """The T + 1 rows from each of B rows on, inside one episode: repeated, with mask False, after its end."""
+    """Rows after or before each of B rows, inside its episode: repeated, with mask False, outside of it."""
 
     rows: np.ndarray  # [B, T + 1] flat
     mask: np.ndarray  # [B, T + 1] the row exists
@@ -192,6 +192,22 @@ class Replay:
             reached.append(np.where(going, self._following(here), here))
             mask.append(going)
         return Window(np.stack(reached, axis=1), np.stack(mask, axis=1))
+
+    def history(self, rows: np.ndarray, steps: int) -> Window:
+        """The `steps` rows up to each of `rows [B]`, inside its episode: `[B, steps]`, the newest last.
+
+        Before the episode's first row, or the oldest one still held, the row is repeated with mask False.
+        """
+        reached, mask = [rows], [np.ones(len(rows), bool)]
+        full = self._written > self.length
+        oldest = np.where(full, self._written % self.length, 0)[rows // self.length]  # place in the ring
+        for _ in range(steps - 1):
+            here = reached[-1]
+            going = mask[-1] & ~self._rows["is_first"][here] & (here % self.length != oldest)
+            before = here - 1 + np.where(here % self.length == 0, self.length, 0)
+            reached.append(np.where(going, before, here))
+            mask.append(going)
+        return Window(np.stack(reached[::-1], axis=1), np.stack(mask[::-1], axis=1))
 
     def _following(self, rows: np.ndarray) -> np.ndarray:
         place = rows % self.length + 1

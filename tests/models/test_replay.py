@@ -203,3 +203,26 @@ def test_sum_tree_finds_what_a_running_sum_finds(values):
 def test_sum_tree_refuses_what_is_no_priority(bad):
     with pytest.raises(ValueError, match="finite"):
         SumTree(4).set(np.array([1]), np.array([bad]))
+
+
+def test_history_goes_back_to_the_start_of_the_episode_and_no_further():
+    replay = _buffer()
+    _feed(replay, 100)
+    rows = np.flatnonzero(replay.read("complete", np.arange(24)))
+    found = replay.history(rows, 4)
+    assert found.mask[:, -1].all()
+    np.testing.assert_array_equal(found.rows[:, -1], rows)
+    shown = replay.read("observation", found.rows)  # (stream, number of the row)
+    first, stream = replay.read("is_first", found.rows), rows // 12
+    assert not found.mask.all()
+    for b in range(len(rows)):
+        length = int(found.mask[b].sum())
+        numbers = shown[b, -length:, 1]
+        np.testing.assert_array_equal(numbers, shown[b, -1, 1] - np.arange(length)[::-1])
+        assert not first[b, -length + 1 :].any() or length == 1
+        oldest = (
+            shown[b, -1, 1] - length + 1
+            == replay.read("observation", np.arange(24))[stream[b] * 12 :][:12, 1].min()
+        )
+        assert length == 4 or first[b, -length] or oldest
+        assert not found.mask[b, : 4 - length].any()
