@@ -24,11 +24,11 @@ __all__ = ["FAMILIES", "config_class", "load", "train"]
 FAMILIES: dict[str, str] = {
     "dqn": "models.dqn",
     "dreamer": "models.dreamer",
-    "trajectory": "models.trajectory",
-    "world_model": "models.world_model",
     "dyna": "models.dyna",
     "ensemble": "models.ensemble",
     "muzero": "models.muzero",
+    "trajectory": "models.trajectory",
+    "world_model": "models.world_model",
 }
 
 

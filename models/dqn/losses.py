@@ -76,10 +76,6 @@ def adam(
 
 class Updated(NamedTuple):
     """What one or more updates give."""
-def update(
-    learner: Learner, batch: Batch, rates: Rates, shape: Shape
-) -> tuple[Learner, tf.Tensor, tf.Tensor]:
-    """One gradient step on one minibatch (no U axis): the learner, |error| `[B]` and metrics `[3]`.
 
     learner: Learner
     errors: tf.Tensor  # [B], or [U, B] of U updates: the absolute error of each transition

@@ -49,13 +49,6 @@ class _Run:
             "init_from": origin,
         }
 
-    def _learn_from(self, weights: np.ndarray) -> None:
-        zeros = tf.zeros(self.shape.size)
-        self.learner = losses.Learner(
-            tf.constant(weights), tf.constant(weights), zeros, zeros, tf.constant(0)
-        )
-        self.weights = weights
-
     @property
     def env_steps(self) -> int:
         """Real steps made."""
