@@ -112,8 +112,8 @@ class SearchAgent:
 
         `info`, values in the environment's rewards: `value [B]` after the search and `raw_value [B]` before
         it, `policy [B, A]`, `visits [B, A]`, `q_values [B, A]` (0 where not visited), `depth [B]`, `line
-        [B, 8]` the arm taken and then the most visited ones (-1 after the end) and, where each node draws its own,
-        `candidates [B, A, *action]`. With 0 simulations `value` and `policy` are the networks' own.
+        [B, 8]` the arm taken and then the most visited ones (-1 after the end), and, where each node draws
+        its own, `candidates [B, A, *action]`. With 0 simulations `value` and `policy` are the networks' own.
         """
         window = self.remember(observation, state)
         if self.config.simulations == 0:

@@ -3,6 +3,7 @@
 import gymnasium
 import numpy as np
 import pytest
+import tensorflow as tf
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
@@ -123,6 +124,9 @@ def test_reanalysis_with_the_same_weights_says_the_same_of_the_same_rows():
     run = train.Run(_cartpole(), configuration.parse(muzero.Config, _config(), where="test"), 3, None, None)
     while run.env_steps < 120:
         run.advance()
+    # Weights that tell observations apart, as fresh ones with their zero heads hardly do.
+    wild = np.random.default_rng(0).normal(0, 0.4, run.shape.size).astype(np.float32)
+    run.learner = run.learner._replace(target=tf.constant(wild))
     rows = run.replay.complete_rows()[-9:-3]
     reached, exists = run.replay.window(rows, NANO.unroll_steps)
     run.reanalyse(rows, seed=5)
@@ -133,10 +137,10 @@ def test_reanalysis_with_the_same_weights_says_the_same_of_the_same_rows():
             compiled=False,
         )  # fmt: skip
         kept = run.replay.read("extra.policy", reached[b, k])
-        np.testing.assert_allclose(kept, fresh.policy[0], atol=1e-5)
-        np.testing.assert_allclose(run.replay.read("extra.value", reached[b, k]), fresh.value[0], atol=1e-5)
+        np.testing.assert_allclose(kept, fresh.policy[0], atol=2e-3)  # of the batch's size
+        np.testing.assert_allclose(run.replay.read("extra.value", reached[b, k]), fresh.value[0], atol=1e-3)
     values = run.replay.read("extra.value", rows)
-    assert len(np.unique(values.round(4))) > 3, values  # rows differ, so that a wrong index would show
+    assert len(np.unique(values.round(2))) > 3, values  # rows differ, so that a wrong index would show
     # A window read from the buffer is the window the agent carried.
     newest = run.replay.head(np.arange(4))
     going = ~run.collector.first
