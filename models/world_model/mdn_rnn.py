@@ -130,6 +130,20 @@ def step(weights: Mapping[str, Any], memory: Memory, x: Any) -> Memory:
     return _gate(weights, memory, _project(weights, x))
 
 
+def trace(weights: Mapping[str, np.ndarray], x: np.ndarray, first: np.ndarray) -> tuple[Memory, Memory]:
+    """The memory before and after each row of the path `x [M, I]`, `[M, H]` each; it is empty before rows
+    that are `first [M]`."""
+    units = weights["lstm.recurrent"].shape[0]
+    kept = np.zeros((4, len(x), units), np.float32)
+    empty = Memory(np.zeros(units, np.float32), np.zeros(units, np.float32))
+    memory = empty
+    for row in range(len(x)):
+        before = empty if first[row] else memory
+        memory = step(weights, before, x[row])
+        kept[:, row] = *before, *memory
+    return Memory(kept[0], kept[1]), Memory(kept[2], kept[3])
+
+
 def unroll(weights: Mapping[str, Any], x: tf.Tensor, reset: tf.Tensor, shape: Shape) -> tf.Tensor:
     """h at every step of `x [B, T, I]`: `[B, T, H]`. Where `reset [B, T]` is 1 the memory begins anew."""
     batch, steps = x.shape[0], x.shape[1]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -17,62 +17,17 @@ from models import checkpoint, configuration, rng
 from models.agent import State
 from models.collect import Choice, Collector, buffer_for
 from models.curve import Log
-from models.world_model import account, actions, calibration, dream, mdn_rnn, regimes, timeline, vae
-from models.world_model.agent import FAMILY, Design, Learned, WorldModelAgent, design_of, load
+from models.world_model import calibration, dream, mdn_rnn, regimes, timeline, vae, waking
+from models.world_model.agent import FAMILY, Learned, WorldModelAgent, design_of, load
 from models.world_model.config import Config
 from models.world_model.controller import Evolution
+from models.world_model.gathered import Gathered, digest
 from models.world_model.learner import Learner
 from models.world_model.mdn_rnn import Batch, Memory
-from models.world_model.timeline import Timeline
 
 PHASES = ("gather", "see", "remember", "evolve")
 _STARTS = 512
 _REGIME_ROWS = 6000  # enough to place a few states; the chain is fitted row by row
-_BLOCK = 32  # steps whose rewards are taken as one observation of the realised mean
-
-
-class Gathered(NamedTuple):
-    """The gathered steps and what follows from them alone."""
-
-    rows: Timeline
-    fitted: np.ndarray  # [M] rows to learn from
-    judged: np.ndarray  # [M] rows held out
-    world: np.ndarray  # [M, I] the world's part of the observation, standardised
-    centre: np.ndarray  # [I]
-    scale: np.ndarray  # [I]
-    value: np.ndarray  # [M, A] what the actions mean
-    held: np.ndarray  # [M, S]
-    payoff: np.ndarray  # [M, R] arrived with the row, in its own unit
-    payoff_scale: np.ndarray  # [R]
-    terms: np.ndarray  # see `Learned.terms`
-
-
-def digest(rows: Timeline, config: Config, design: Design) -> Gathered:
-    """What the models are fitted to."""
-    inputs = design.vision.inputs
-    part = rows.observation[:, :inputs]
-    fitted, judged = timeline.hold_out(part, config.held_out)
-    if not fitted[rows.steps].any():
-        raise ValueError(
-            "world_model.held_out: every gathered row equals one that is held out; gather more, or less of it"
-        )
-    centre = part[fitted].mean(axis=0, dtype=np.float64)
-    scale = part[fitted].std(axis=0, dtype=np.float64)
-    scale = np.where(scale > 1e-6, scale, 1.0)
-    value = actions.value_of(rows.action, design.world.acts)
-    held = rows.observation[:, inputs : inputs + design.assets]
-    payoff, terms = rows.reward[:, None].astype(np.float32), np.zeros(0)
-    if design.world.exposure:
-        steps = rows.steps[fitted[rows.steps] & fitted[rows.steps + 1]]
-        shown = rows.observation[:, list(config.return_columns)]
-        found = account.fit(rows.reward[steps + 1], value[steps], held[steps], shown[steps + 1])
-        payoff = found.returns(shown)
-        terms = np.array([*found.slope, *found.offset, found.cost, found.r2])
-    arrived = payoff[rows.steps + 1][fitted[rows.steps + 1]].astype(np.float64)
-    size = np.sqrt(np.mean(arrived**2, axis=0))
-    payoff_scale = np.where(size > 0, size, 1.0).astype(np.float32)
-    standard = ((part - centre) / scale).astype(np.float32)
-    return Gathered(rows, fitted, judged, standard, centre, scale, value, held, payoff, payoff_scale, terms)
 
 
 class _Run:
@@ -264,7 +219,7 @@ class _Run:
             data, posterior = self.gathered(), self.posterior()
             z = self.latents("starts")
             x, y = self._inputs(z)
-            before, after = self._contexts(x)
+            before, after = mdn_rnn.trace(self.memory.best, x, self.gathered().rows.first)
             memory = self._calibrated(after.h, x, y)
             seen = after if self.design.world.exposure else before
             draw = rng.generator(self.seed, "starts")
@@ -291,18 +246,6 @@ class _Run:
                 chain,
             )
         return self._learned._replace(controller=np.asarray(self.champion, np.float32))
-
-    def _contexts(self, x: np.ndarray) -> tuple[Memory, Memory]:
-        """The memory before and after it takes in each row, `[M, H]` each."""
-        first, units = self.gathered().rows.first, self.config.units
-        trace = np.zeros((4, len(x), units), np.float32)
-        empty = Memory(np.zeros(units, np.float32), np.zeros(units, np.float32))
-        memory = empty
-        for row in range(len(x)):
-            before = empty if first[row] else memory
-            memory = mdn_rnn.step(self.memory.best, before, x[row])
-            trace[:, row] = *before, *memory
-        return Memory(trace[0], trace[1]), Memory(trace[2], trace[3])
 
     def _calibrated(self, h: np.ndarray, x: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
         """The best M with the mean of its payoffs put right.
@@ -369,28 +312,11 @@ class _Run:
         """The finished controller's own real steps, against fresh dreams of the same length."""
         config, agent = self.config, self.agent({})
         before = self.replay.head(np.arange(self.replay.streams))
-        calls = 0
-
-        def follow(observation: np.ndarray, state: State, first: np.ndarray, step: int) -> Choice:
-            nonlocal calls
-            begin = agent.initial_state(len(observation))
-            if calls == 0:
-                state = begin
-            assert isinstance(state, dict)
-            assert isinstance(begin, dict)
-            fresh: dict[str, State] = {}
-            for name, old in state.items():
-                was, new = np.asarray(old), np.asarray(begin[name])
-                fresh[name] = np.where(first.reshape(-1, *[1] * (was.ndim - 1)), new, was)
-            calls += 1
-            decision = agent.act(observation, fresh, seed=rng.derive(self.seed, "wake", step))
-            return Choice(decision.action, decision.state)
-
+        follow = waking.follower(agent, seed=rng.derive(self.seed, "wake"))
         while self.collector.env_steps < config.env_steps:
             self.collector.collect(follow, 1)
         rows = timeline.of(self.replay, timeline.rows_of(self.replay, self.replay.streams, after=before))
         realised = rows.reward[rows.steps + 1].astype(np.float64)
-        blocks = realised[: len(realised) // _BLOCK * _BLOCK].reshape(-1, _BLOCK).mean(axis=1)
         dreamed = agent.imagination().dream(
             self.champion[None],
             dreams=config.reevaluation_dreams,
@@ -399,14 +325,7 @@ class _Run:
             expected=False,
         )
         each = np.asarray(dreamed.total[0], np.float64) / config.dream_steps
-        self.figures = {
-            "dreamed_reward": float(each.mean()),
-            "dreamed_reward_error": _standard_error(each),
-            "realised_reward": float(realised.mean()),
-            "realised_reward_error": _standard_error(blocks),
-            "dream_gap": float(each.mean() - realised.mean()),
-            "dream_gap_error": float(np.hypot(_standard_error(each), _standard_error(blocks))),
-        }
+        self.figures = waking.gap(each, realised)
         self.report(**{f"wake__{name}": value for name, value in self.figures.items()})
 
     def agent(self, counters: dict[str, Any]) -> WorldModelAgent:
@@ -469,10 +388,6 @@ class _Run:
             self.lines.append((int(step), metrics))
             if self._log is not None:
                 self._log(int(step), metrics)
-
-
-def _standard_error(values: np.ndarray) -> float:
-    return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else 0.0
 
 
 def train(

@@ -1,0 +1,56 @@
+"""The gathered steps, standardised and split: all that the models are fitted to."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from models.world_model import account, actions, timeline
+from models.world_model.agent import Design
+from models.world_model.config import Config
+from models.world_model.timeline import Timeline
+
+
+class Gathered(NamedTuple):
+    """The gathered steps and what follows from them alone."""
+
+    rows: Timeline
+    fitted: np.ndarray  # [M] rows to learn from
+    judged: np.ndarray  # [M] rows held out
+    world: np.ndarray  # [M, I] the world's part of the observation, standardised
+    centre: np.ndarray  # [I]
+    scale: np.ndarray  # [I]
+    value: np.ndarray  # [M, A] what the actions mean
+    held: np.ndarray  # [M, S]
+    payoff: np.ndarray  # [M, R] arrived with the row, in its own unit
+    payoff_scale: np.ndarray  # [R]
+    terms: np.ndarray  # see `Learned.terms`
+
+
+def digest(rows: Timeline, config: Config, design: Design) -> Gathered:
+    """What the models are fitted to."""
+    inputs = design.vision.inputs
+    part = rows.observation[:, :inputs]
+    fitted, judged = timeline.hold_out(part, config.held_out)
+    if not fitted[rows.steps].any():
+        raise ValueError(
+            "world_model.held_out: every gathered row equals one that is held out; gather more, or less of it"
+        )
+    centre = part[fitted].mean(axis=0, dtype=np.float64)
+    scale = part[fitted].std(axis=0, dtype=np.float64)
+    scale = np.where(scale > 1e-6, scale, 1.0)
+    value = actions.value_of(rows.action, design.world.acts)
+    held = rows.observation[:, inputs : inputs + design.assets]
+    payoff, terms = rows.reward[:, None].astype(np.float32), np.zeros(0)
+    if design.world.exposure:
+        steps = rows.steps[fitted[rows.steps] & fitted[rows.steps + 1]]
+        shown = rows.observation[:, list(config.return_columns)]
+        found = account.fit(rows.reward[steps + 1], value[steps], held[steps], shown[steps + 1])
+        payoff = found.returns(shown)
+        terms = np.array([*found.slope, *found.offset, found.cost, found.r2])
+    arrived = payoff[rows.steps + 1][fitted[rows.steps + 1]].astype(np.float64)
+    size = np.sqrt(np.mean(arrived**2, axis=0))
+    payoff_scale = np.where(size > 0, size, 1.0).astype(np.float32)
+    standard = ((part - centre) / scale).astype(np.float32)
+    return Gathered(rows, fitted, judged, standard, centre, scale, value, held, payoff, payoff_scale, terms)
