@@ -2,10 +2,11 @@
 
     python -m benchmarks.trajectory_market [--market regimes|martingale] [--seeds 5] [--updates 2000]
 
-Each seed: 15 000 hourly bars, the behaviours recorded on the first 12 000, the test on the last 3 000. Bars:
-on `regimes` the beam planner earns more than the mean behaviour and, within the interval of the seeds, as much
-as the best one, and realised returns rise with seven targets (Spearman at least 0.8); on `martingale` (20
-seeds) no target earns more than zero beyond its standard error, before costs.
+Each seed: 15 000 hourly bars, the behaviours recorded on the first 12 000, the test on the last 3 000.
+
+Bars: on `regimes` the beam planner earns more than the mean behaviour and, within the interval of the seeds,
+as much as the best one, and realised returns rise with seven targets (Spearman at least 0.8); on `martingale`
+(20 seeds) no target earns more than zero beyond its standard error, before costs.
 Writes benchmarks/results/trajectory_<market>.json.
 """
 
