@@ -52,6 +52,11 @@ def market(kind: str, seed: int) -> Dataset:
     return to_dataset(rows.collect(), "1h")
 
 
+def rank_correlation(returns: list[float]) -> float | None:
+    """Spearman's, of returns with their targets; none where every target earned the same."""
+    return float(spearmanr(TARGETS, returns).statistic) if len(set(returns)) > 1 else None
+
+
 def environment(data: Dataset, scaler: Scaler, costs: Costs, **options: Any) -> TradingVectorEnv:
     return TradingVectorEnv(data.bars, data.observations(scaler), costs, **options)
 
@@ -88,7 +93,7 @@ def run(kind: str, seed: int, updates: int) -> dict[str, Any]:
         "seed": seed,
         "beam": earn(agent),
         "targets": targets,
-        "rank_correlation": float(spearmanr(TARGETS, list(targets.values())).statistic),
+        "rank_correlation": rank_correlation(list(targets.values())),
         "behaviours": rules,
         "behaviour_mean": float(np.mean(list(rules.values()))),
         "behaviour_best": max(rules.values()),
@@ -119,7 +124,7 @@ def main() -> None:
         "beam_standard_error": float(beam.std(ddof=1) / root) if len(runs) > 1 else None,
         "target_means": targets.mean(axis=0).tolist(),
         "target_standard_errors": (targets.std(axis=0, ddof=1) / root).tolist() if len(runs) > 1 else None,
-        "rank_correlation_of_means": float(spearmanr(TARGETS, targets.mean(axis=0)).statistic),
+        "rank_correlation_of_means": rank_correlation(targets.mean(axis=0).tolist()),
     }
     RESULTS.mkdir(exist_ok=True)
     file = RESULTS / f"trajectory_{options.market}.json"
