@@ -38,6 +38,7 @@ CONFIG = {
     "learning_rate": 1e-3,
     "discount": 0.99,
     "return_steps": 100,
+    "plan_every": 1,
     "beam_width": 16,
     "beam_expand": 2,
     "action_cdf": 1.0,

@@ -17,7 +17,7 @@ class Config(configuration.Config):
 
     env_steps: Annotated[int, AtLeast(2)] = 24_000
     """Real steps to learn from: gathered with simple behaviours, or taken from recorded data at hand."""
-    updates: Annotated[int, AtLeast(1)] = 400
+    updates: Annotated[int, AtLeast(1)] = 600
     """Gradient steps of training."""
     updates_per_call: Annotated[int, AtLeast(1)] = 20
     """Gradient steps in one compiled call."""
@@ -69,7 +69,7 @@ class Config(configuration.Config):
     """Quantile of the recorded returns to ask for; null asks for nothing. `condition` needs one."""
     target_drawdown: Annotated[float, Share] | None = None
     """Quantile of the recorded drawdowns to stay within; needs `drawdown_token`."""
-    plan_every: Annotated[int, AtLeast(1)] = 1
+    plan_every: Annotated[int, AtLeast(1)] = 2
     """Steps between two plans; the plan is followed in between. At most the horizon."""
     beam_width: Annotated[int, AtLeast(1)] = 8
     beam_expand: Annotated[int, AtLeast(1)] = 5
@@ -124,6 +124,7 @@ class Config(configuration.Config):
             layers=1,
             warmup_updates=2,
             return_steps=8,
+            plan_every=1,
             beam_width=2,
             beam_expand=2,
             compile=False,

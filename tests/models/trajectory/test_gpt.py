@@ -99,7 +99,8 @@ def test_attention_is_the_shared_layer_with_the_same_weights():
 def _plan(**changes):
     given = {
         "shape": SHAPE, "layout": LAYOUT, "horizon": 3, "width": 3, "expand": 2, "action_cdf": 0.9,
-        "observation_top_k": 2, "score": "return", "likelihood_weight": 0.1, "quantile": None, "discount": 0.9,
+        "observation_top_k": 2, "score": "return", "likelihood_weight": 0.1, "quantile": None,
+        "discount": 0.9,
     }  # fmt: skip
     return Plan(**{**given, **changes})
 
