@@ -31,17 +31,17 @@ from pipelines.market.execution import ExecutionTask, cost, schedule, twap
 UNIT = 1e5  # money a unit of reward
 PLANNING: dict[str, Any] = {
     "horizon": 5,
-    "samples": 400,
-    "elite_samples": 20,
-    "iterations": 10,
+    "samples": 200,
+    "elite_samples": 16,
+    "iterations": 8,
     "propagation": "mean",
     "gate_quantile": 1.0,
     "confidence": 0.0,
 }
 LEARNING: dict[str, Any] = {
-    "env_steps": 14_000,
+    "env_steps": 10_000,
     "warmup_steps": 8_000,
-    "fit_steps": 2_000,
+    "fit_steps": 1_000,
     "epsilon": 0.3,
     "hidden": (64, 64),
     "max_rounds": 60,
