@@ -28,6 +28,8 @@ FEATURE_METRICS = METRICS / "features.json"
 COMPARISON = METRICS / "comparison.json"
 TRIALS = METRICS / "trials.jsonl"
 
+ORIGINS = Path("origins")  # in git: the agents that training starts from, <family>, where it does
+
 STORE = Path("store")  # fetched candles, outside of DVC: only ever grows
 CHECKPOINTS = Path("work/checkpoints")
 
