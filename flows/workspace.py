@@ -126,7 +126,7 @@ def commit(workspace: Workspace, parents: Sequence[str], message: str, day: date
     if tag is not None:
         refs.append(f"create refs/tags/{tag} {made}")
     git(clone, "update-ref", "--stdin", stdin="\n".join(["start", *refs, "prepare", "commit", ""]))
-    git(clone, "checkout", "--quiet", "--force", BRANCH)
+    put(clone, BRANCH)
     return made
 
 
@@ -140,14 +140,19 @@ def deliver(workspace: Workspace, say: Say) -> str | None:
     if tip is None or tip == _resolve(clone, DELIVERED):
         return None
     last = _resolve(clone, DELIVERED)
-    late = last is not None and len(git(clone, "rev-list", "--first-parent", f"{last}..{tip}").split()) > 1
+    nights_after = f"{last}..{tip}" if last is not None else tip
+    pending = git(clone, "rev-list", "--first-parent", "--reverse", nights_after, "--author", AUTHOR["EMAIL"])
     try:
-        process.run(
-            ["dvc", "push", "--quiet", "--remote", BRANCH, *(["--all-tags"] if late else [])],
-            say=say, timeout=TRANSFER_SECONDS, folder=clone,
-        )  # fmt: skip
+        for made in pending.split():  # what DVC pushes is what the lock file of a checkout names
+            put(clone, made)
+            process.run(
+                ["dvc", "push", "--quiet", "--remote", BRANCH],
+                say=say, timeout=TRANSFER_SECONDS, folder=clone,
+            )  # fmt: skip
     except process.ProcessFailed as error:
         return f"the remote {workspace.remote} was not reached: {error.tail[-1] if error.tail else error}"
+    finally:
+        put(clone, BRANCH)
     # The record of the nights is for the repository alone when the data behind it can be had.
     try:
         git(clone, "push", "--quiet", "--atomic", "origin",
@@ -183,7 +188,7 @@ def restore(clone: Path) -> None:
 def put(clone: Path, target: str) -> None:
     """The files of a commit, and nothing that was not committed."""
     restore(clone)
-    git(clone, "checkout", "--quiet", "--force", "--detach", target)
+    git(clone, "checkout", "--quiet", "--force", *(() if target == BRANCH else ("--detach",)), target)
 
 
 def _carry_over(clone: Path, ours: str, theirs: str) -> None:
