@@ -59,7 +59,11 @@ def connect(settings: Cluster) -> Iterator[Any]:
     import dask
     from distributed import Client, LocalCluster
 
-    limits = {"distributed.scheduler.allowed-failures": settings.retries}
+    limits = {
+        "distributed.scheduler.allowed-failures": settings.retries,
+        # One job a worker at a time: those that wait on a worker would be blamed for its death too.
+        "distributed.scheduler.worker-saturation": 1.0,
+    }
     with dask.config.set(limits):
         if settings.address:
             with Client(settings.address, timeout="30s", set_as_default=False) as client:
@@ -70,7 +74,7 @@ def connect(settings: Cluster) -> Iterator[Any]:
                 n_workers=settings.workers or os.cpu_count() or 1,
                 threads_per_worker=1,
                 memory_limit=settings.memory,
-                dashboard_address=None,
+                dashboard_address="127.0.0.1:0",
                 env=ENVIRONMENT,
             ) as cluster,
             Client(cluster, set_as_default=False) as client,
@@ -114,7 +118,7 @@ def fan_out(
         for task in todo.values()
     }
     failures: list[str] = []
-    for number, future in enumerate(as_completed(futures), start=1):
+    for number, future in enumerate(as_completed(futures, loop=client.loop), start=1):
         task = futures[future]
         if future.status == "finished":
             done: Done = future.result()
