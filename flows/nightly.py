@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows import champion as reign
-from flows import night, notify, workspace
+from flows import night, notify, server, workspace
 from flows.night import Outcome
 from pipelines import locks, params
 from pipelines.errors import UserError
@@ -75,16 +75,22 @@ def make_flow() -> Flow[[], None]:
 
 def serve(root: Path) -> None:
     """Keeps a schedule until it is ended; one run at a time, the later one is cancelled."""
-    from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
-    from prefect.schedules import Cron
-
     settings = params.load(root / params.FILE, root / params.PRESETS).nightly
-    make_flow().serve(
-        name="nightly",
-        schedule=Cron(settings.cron, timezone=settings.timezone),
-        global_limit=ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW),
-        description="Moves the window, retrains, compares with the champion, commits.",
-    )
+    with server.running((root / settings.work_folder).absolute() / "server.log") as url:
+        from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
+        from prefect.deployments.runner import EntrypointType
+        from prefect.schedules import Cron
+
+        print(f"nights at {settings.cron!r} ({settings.timezone}); pages: {url.removesuffix('/api')}")
+        make_flow().serve(
+            name="nightly",
+            schedule=Cron(settings.cron, timezone=settings.timezone),
+            global_limit=ConcurrencyLimitConfig(
+                limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW
+            ),
+            description="Moves the window, retrains, compares with the champion, commits.",
+            entrypoint_type=EntrypointType.MODULE_PATH,
+        )
 
 
 def champion_command(*, rollback: bool, root: Path | None = None) -> int:

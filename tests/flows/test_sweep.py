@@ -19,14 +19,22 @@ INPUTS = {"data/shift": b"2.5"}
 
 
 def tasks(folder: Path, payload: Callable[[int], Any] = lambda seed: seed, number: int = 6) -> list[Task]:
-    return [Task(f"job {seed}", f"key-{seed}", folder / f"key-{seed}", payload(seed)) for seed in range(number)]
+    return [
+        Task(f"job {seed}", f"key-{seed}", folder / f"key-{seed}", payload(seed)) for seed in range(number)
+    ]
 
 
 def fan_out(folder: Path, function: cluster.Function, todo: list[Task], **settings: Any) -> int:
     chosen = Cluster(**{"workers": 2, **settings})
     with cluster.connect(chosen) as client:
         return cluster.fan_out(
-            client, function, todo, inputs=INPUTS, settings=chosen, logs=folder / "logs", say=lambda line: None
+            client,
+            function,
+            todo,
+            inputs=INPUTS,
+            settings=chosen,
+            logs=folder / "logs",
+            say=lambda line: None,
         )
 
 
