@@ -13,6 +13,7 @@ often as `retries` allows.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import os
 import shutil
@@ -160,8 +161,9 @@ def perform(function: Function, payload: Any, inputs: Mapping[str, bytes], code:
         clock.cancel()
 
 
+@functools.cache
 def stage_code() -> str:
-    """Hash of the code and the lock file that this process runs."""
+    """Hash of the code and the lock file that this process runs, as they were when it first asked."""
     with contextlib.chdir(Path(pipelines.__file__).parents[1]):
         return stage.code_hash()
 

@@ -78,7 +78,7 @@ def serve(root: Path) -> None:
     settings = params.load(root / params.FILE, root / params.PRESETS).nightly
     with server.running((root / settings.work_folder).absolute() / "server.log") as url:
         from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
-        from prefect.deployments.runner import EntrypointType
+        from prefect.types.entrypoint import EntrypointType
         from prefect.schedules import Cron
 
         print(f"nights at {settings.cron!r} ({settings.timezone}); pages: {url.removesuffix('/api')}")
