@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import itertools
 import os
 import shutil
 import sys
@@ -31,6 +32,7 @@ from pipelines.errors import UserError
 from pipelines.jobs import ONE_THREAD
 from pipelines.params import Cluster
 
+AHEAD = 8  # jobs handed out per worker
 OVERTIME = 75  # exit status of a worker whose job took too long
 ENVIRONMENT = {**stage.QUIET, **dict.fromkeys(ONE_THREAD, "1")}
 Function = Callable[[Any], None]
@@ -105,8 +107,9 @@ def fan_out(
         return 0
     # As a task, not as scattered data: the scheduler can make it again when the worker that held it dies.
     shipped = client.submit(dict, dict(inputs), key=f"inputs-{_hash(inputs)}")
-    futures = {
-        client.submit(
+
+    def submit(task: Task) -> Any:
+        return client.submit(
             perform,
             function,
             task.payload,
@@ -115,20 +118,28 @@ def fan_out(
             settings.job_minutes * 60.0,
             key=task.key,
             retries=settings.retries,
-        ): task
-        for task in todo.values()
-    }
+        )
+
+    # Only some jobs ahead of the workers: ten thousand at once would be memory and chatter for nothing.
+    waiting = iter(todo.values())
+    ahead = AHEAD * max(1, sum(client.nthreads().values()))
+    futures = {submit(task): task for task in itertools.islice(waiting, ahead)}
     failures: list[str] = []
-    for number, future in enumerate(as_completed(futures, loop=client.loop), start=1):
-        task = futures[future]
+    flying = as_completed(futures, loop=client.loop)
+    for number, future in enumerate(flying, start=1):
+        task = futures.pop(future)
         if future.status == "finished":
             done: Done = future.result()
             _store(done, task, logs)
             say(f"{task.name} [{done.seconds:.1f} s] ({number}/{len(todo)})")
         else:
-            failures.append(f"{task.name}: {future.exception()}")
+            failures.append(f"{task.name}: {future.exception() or 'the scheduler was lost'}")
             say(f"failed: {failures[-1]}")
         future.release()
+        for following in itertools.islice(waiting, 1):
+            added = submit(following)
+            futures[added] = following
+            flying.add(added)
     if failures:
         raise UserError(f"{len(failures)} of {len(todo)} jobs failed; the first: {failures[0]}")
     return len(todo)

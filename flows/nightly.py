@@ -78,8 +78,8 @@ def serve(root: Path) -> None:
     settings = params.load(root / params.FILE, root / params.PRESETS).nightly
     with server.running((root / settings.work_folder).absolute() / "server.log") as url:
         from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
-        from prefect.types.entrypoint import EntrypointType
         from prefect.schedules import Cron
+        from prefect.types.entrypoint import EntrypointType
 
         print(f"nights at {settings.cron!r} ({settings.timezone}); pages: {url.removesuffix('/api')}")
         make_flow().serve(
