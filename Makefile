@@ -44,6 +44,12 @@ endif
 flow: setup  ## the same stages as a Prefect flow: live logs, retries, independent stages side by side
 	python -m flows.repro
 
+nightly: setup  ## every night on the schedule of params.yaml: window, training, promotion, commit
+	python -m flows.nightly --serve
+
+nightly-once: setup  ## the night of now, without Prefect
+	python -m flows.nightly --plain
+
 test: setup  ## everything but learning and bench
 	python -m pytest -n 2 --dist worksteal -m "not learning and not bench and not serial" tests
 	python -m pytest -m "serial and not learning and not bench" tests

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 import subprocess
+from pathlib import Path
+
+from flows import process
 
 _NODE = re.compile(r'^\s*"(?P<stage>[^"]+)";', re.MULTILINE)
 _EDGE = re.compile(r'^\s*"(?P<upstream>[^"]+)"\s*->\s*"(?P<stage>[^"]+)";', re.MULTILINE)
@@ -18,9 +21,16 @@ def parse(dot: str) -> dict[str, set[str]]:
     return graph
 
 
-def read() -> dict[str, set[str]]:
-    """The graph of the pipeline in the current folder."""
-    answer = subprocess.run(["dvc", "dag", "--dot"], capture_output=True, text=True, check=False)
+def read(folder: Path | None = None) -> dict[str, set[str]]:
+    """The graph of the pipeline in `folder`, by default the current one."""
+    answer = subprocess.run(
+        ["dvc", "dag", "--dot"],
+        cwd=folder,
+        env=process.environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if answer.returncode != 0:
         raise RuntimeError(f"dvc dag failed: {answer.stderr.strip() or answer.stdout.strip()}")
     return parse(answer.stdout)

@@ -30,11 +30,13 @@ SIDE_BY_SIDE = 2
 
 
 @task(cache_policy=NO_CACHE)
-def stage(name: str) -> None:
-    """Brings one DVC stage up to date."""
-    logger = get_run_logger()
+def stage(name: str, folder: Path | None = None) -> None:
+    """Brings one DVC stage up to date, in `folder` or the current one."""
     process.run(
-        ["dvc", "--wait-for-lock", "repro", "--single-item", name], say=logger.info, timeout=STAGE_SECONDS
+        ["dvc", "--wait-for-lock", "repro", "--single-item", name],
+        say=get_run_logger().info,
+        timeout=STAGE_SECONDS,
+        folder=folder,
     )
 
 
@@ -54,7 +56,7 @@ def repro(mode: Literal["stages", "single"] = "stages") -> None:
     create_markdown_artifact(summary(Path("metrics")), key="repro", description="What the agents earned")
 
 
-def run_stages(stages: Mapping[str, set[str]]) -> None:
+def run_stages(stages: Mapping[str, set[str]], folder: Path | None = None) -> None:
     """Submits every stage below the ones it waits for; a failed stage stops only what hangs on it."""
     futures: dict[str, PrefectFuture[Any]] = {}
     for name in TopologicalSorter(stages).static_order():
@@ -66,7 +68,10 @@ def run_stages(stages: Mapping[str, set[str]]) -> None:
                 retry_jitter_factor=0.5,
             )
         futures[name] = runnable.submit(
-            name, wait_for=[futures[above] for above in sorted(stages[name])], return_state=False
+            name,
+            folder,
+            wait_for=[futures[above] for above in sorted(stages[name])],
+            return_state=False,
         )
     wait(list(futures.values()))
     for future in futures.values():

@@ -60,6 +60,7 @@ def fingerprint(job: Job) -> str:
         "seed": params.seed,
         "config": asdict(params.agents[job.family]),
         "sections": [params.features.model_dump(), params.split.model_dump(), params.account.model_dump()],
+        "origin": params.training.init_from.get(job.family),
         "data": stage.file_hash(layout.FEATURES),
         "code": stage.code_hash(),
     }

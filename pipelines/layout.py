@@ -32,6 +32,8 @@ COMPARISON = METRICS / "comparison.json"
 EVIDENCE = METRICS / "evidence.json"  # what stands behind the comparison, for the report
 TRIALS = METRICS / "trials.jsonl"
 
+ORIGINS = Path("origins")  # in git: the agents that training starts from, <family>, where it does
+
 STORE = Path("store")  # fetched candles, outside of DVC: only ever grows
 CHECKPOINTS = Path("work/checkpoints")
 

@@ -191,6 +191,47 @@ class Report(Section):
     points: Annotated[int, Field(ge=100)] = 400  # at most this many a line in a chart
 
 
+class Training(Section):
+    """Where training starts. Written by the nightly flow, which keeps the agents under `origins/`."""
+
+    init_from: dict[str, str] = {}  # family: content hash of origins/<family>; none starts from scratch
+
+
+class Promotion(Section):
+    """What a newcomer must show to replace the champion; see `flows/promotion.py`."""
+
+    confidence: Annotated[float, Field(gt=0, lt=1)] = 0.9  # that it earns more, after all its rivals
+    max_drawdown: Annotated[float, Field(gt=0, le=1)] = 0.35  # on the window of the comparison
+    max_optimism: Annotated[float, Field(gt=0)] = 0.5  # claimed less realised, standard deviations a bar
+    replications: Annotated[int, Field(ge=100)] = 2000  # of the paired bootstrap
+    vacant: Literal["flat", "anyone"] = "flat"  # whom the first champion must beat: cash, or nobody
+
+
+class Nightly(Section):
+    """The nightly run. Nothing here decides a number of `dvc repro`."""
+
+    cron: str = "30 0 * * *"
+    timezone: str = "UTC"
+    follow: str = "main"  # the branch whose code and parameters are run
+    work_folder: str = ".nightly"  # the clone, its lock and its log
+    remote: str = ".nightly/remote"  # a folder, or anything `dvc remote add` takes
+    webhook_url: str = ""  # a failure or a refusal is posted there as JSON
+    from_scratch_every: Annotated[int, Field(ge=1)] = 7  # nights; all others start from the champion
+    fetch_patience_minutes: Annotated[float, Field(ge=0)] = 240.0  # of retries while the source is away
+    max_age_bars: Annotated[int, Field(ge=1)] = 3  # older prices are too stale to decide on
+    promotion: Promotion = Promotion()
+
+
+class Cluster(Section):
+    """Where `python -m flows.sweep` runs its jobs. Nothing here decides a number."""
+
+    address: str = ""  # of a Dask scheduler; empty starts workers on this machine
+    workers: Annotated[int, Field(ge=0)] = 0  # of one's own; 0 is one a processor
+    job_minutes: Annotated[float, Field(gt=0)] = 60.0  # a job that takes longer is given up
+    memory: str = "4GiB"  # a worker
+    retries: Annotated[int, Field(ge=0)] = 2  # of a job whose worker died, on another one
+
+
 class Params(Section):
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 7
     preset: str = "default"
@@ -202,6 +243,9 @@ class Params(Section):
     agents: dict[str, Any] = {}  # family -> the family's own frozen config
     evaluation: Evaluation = Evaluation()
     report: Report = Report()
+    training: Training = Training()
+    nightly: Nightly = Nightly()
+    cluster: Cluster = Cluster()
 
 
 def _midnight(day: date) -> datetime:
@@ -218,8 +262,8 @@ def default_tree() -> dict[str, Any]:
 
 
 def plain(params: Params) -> dict[str, Any]:
-    """The effective parameters as plain nested values, for people to read."""
-    tree = params.model_dump(mode="json", exclude={"agents"})
+    """The effective parameters that decide a number, as plain nested values for people to read."""
+    tree = params.model_dump(mode="json", exclude={"agents", "nightly", "cluster"})
     tree["agents"] = {family: configuration.resolved(config) for family, config in params.agents.items()}
     return tree
 

@@ -131,6 +131,11 @@ def file_hash(*paths: Path) -> str:
     return digest.hexdigest()
 
 
+def hash_text(text: str) -> str:
+    """Hash of a text."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def code_hash() -> str:
     """What decided the numbers: our code and the locked dependencies."""
     return file_hash(*(Path(room) for room in CODE), Path("uv.lock"))

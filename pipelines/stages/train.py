@@ -1,8 +1,8 @@
 """train <family>: one agent a fold and seed, each in a process of its own.
 
-Writes `artifacts/<family>/fold-<i>/seed-<j>` (the agent and the scaler of its fold) and the training
-curves. A killed stage goes on where it stopped: finished agents and checkpoints are kept under
-`work/checkpoints` until all are there.
+Writes `artifacts/<family>/fold-<i>/seed-<j>` (the agent, the scaler of its fold and `training.json`, what
+it has seen) and the training curves. A killed stage goes on where it stopped: finished agents and
+checkpoints are kept under `work/checkpoints` until all are there.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 import polars as pl
 
 import models
-from pipelines import experiment, jobs, layout, params, stage
+from pipelines import experiment, jobs, layout, origins, params, stage
 from pipelines.experiment import Job
 
 NAME = "train"
@@ -25,6 +25,7 @@ CURVE = pl.Schema({"job": pl.String, "step": pl.Int64, "metric": pl.String, "val
 
 def train(family: str) -> str:
     settings = params.load()
+    origins.require(settings)
     todo = experiment.jobs(family, settings)
     done = jobs.run(train_one, todo, label=f"train {family}")
     with stage.replacing(layout.ARTIFACTS / family, f"{NAME}-{family}") as target:
@@ -41,9 +42,16 @@ def train_one(job: Job) -> Path:
     folder = layout.CHECKPOINTS / job.family / experiment.fingerprint(job)
     if (folder / "curve.parquet").exists():  # written last
         return folder
+    train_into(folder, job)
+    return folder
+
+
+def train_into(folder: Path, job: Job) -> None:
+    """Trains one agent into `folder`, which carries on where an earlier attempt was killed."""
     data = experiment.dataset(job.params)
     fold = experiment.folds(job.params, len(data.times))[job.fold]
     scaler = experiment.fit_scaler(data, fold, job.params)
+    origin = origins.origin_of(job, until=data.times[fold.train.stop - 1])
     folder.mkdir(parents=True, exist_ok=True)
     points = folder / "points.jsonl"
 
@@ -57,13 +65,15 @@ def train_one(job: Job) -> Path:
         job.params.agents[job.family],
         seed=job.consumed_seed,
         checkpoint_dir=folder / "checkpoint",
+        init_from=origin,
         log=log,
     )
     agent.save(folder / "agent")
     scaler.save(folder / "agent" / "scaler.json")
+    seen = origins.seen(job, data.times, fold.train, origin)
+    (folder / "agent" / origins.SEEN).write_text(json.dumps(seen, indent=2, sort_keys=True) + "\n", "utf-8")
     read_curve(points, job).write_parquet(folder / "curve.partial")
     (folder / "curve.partial").rename(folder / "curve.parquet")
-    return folder
 
 
 def read_curve(points: Path, job: Job) -> pl.DataFrame:
