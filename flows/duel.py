@@ -91,9 +91,9 @@ def walk() -> str:
     shape = list(env.single_observation_space.shape)
     if saved["observation"]["shape"] != shape:
         raise Incompatible(f"it sees {saved['observation']['shape']} numbers, now there are {shape}")
-    ledger, said = backtest.run_agent(agent, env, seed=settings.seed)
+    walked = backtest.run_agent(agent, env, seed=settings.seed)
     times = data.times[fold.test.rows]
-    table = backtest.table(reigning.family, fold.index, 0, times, data.symbols, ledger, said)
+    table = backtest.table(reigning.family, fold.index, 0, times, data.symbols, walked)
     stage.write_table(table, TABLE, "duel")
     return f"{reigning.name}: {len(table)} bars"
 

@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.evaluation.metrics import drawdown
-from pipelines.evaluation.resampling import automatic_block_length, resampled_means
+from pipelines.evaluation.dependence import automatic_block_length
+from pipelines.evaluation.resampling import resampled_means
 from pipelines.params import Promotion
 
 Floats = NDArray[np.float64]

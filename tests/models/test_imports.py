@@ -25,5 +25,7 @@ LIGHT = [
 
 @pytest.mark.parametrize("module", LIGHT)
 def test_a_light_module_does_not_import_tensorflow(module: str) -> None:
-    code = f"import sys, {module}; sys.exit('tensorflow' in sys.modules or 'great_expectations' in sys.modules)"
+    code = (
+        f"import sys, {module}; sys.exit('tensorflow' in sys.modules or 'great_expectations' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0, module
