@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.evaluation.metrics import drawdown
 from pipelines.evaluation.dependence import automatic_block_length
+from pipelines.evaluation.metrics import drawdown
 from pipelines.evaluation.resampling import resampled_means
 from pipelines.params import Promotion
 

@@ -275,12 +275,19 @@ def load(file: Path = FILE, presets: Path = PRESETS) -> Params:
     if not isinstance(preset, str) or not (presets / f"{preset}.yaml").is_file():
         known = ", ".join(sorted(path.stem for path in presets.glob("*.yaml")))
         raise UserError(f"{file}: preset = {preset!r}: must be one of {known}")
+    named = edits.get("agents")
+    if not isinstance(named, dict) or not named:
+        raise UserError(f"{file}: agents = {named!r}: must be a mapping of family: settings")
+    # A family without settings of its own (`dqn:`) is one with its defaults.
+    edits["agents"] = {family: {} if settings is None else settings for family, settings in named.items()}
     defaults = default_tree()
     # The file is checked by itself first: a mistake must be named even where a preset would hide it.
     _validate(_layer(defaults, edits), edits, file)
     base = _layer(defaults, _read(presets / f"{preset}.yaml"))
     _validate(base, _read(presets / f"{preset}.yaml"), presets / f"{preset}.yaml")
-    return _validate(_layer(base, _changes(edits, defaults)), edits, file)
+    whole = _validate(_layer(base, _changes(edits, defaults)), edits, file)
+    # Defaults and presets know all families; a run has those that the file names.
+    return whole.model_copy(update={"agents": {family: whole.agents[family] for family in named}})
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -339,22 +346,19 @@ def _validate(tree: dict[str, Any], said: Mapping[str, Any], file: Path) -> Para
             f"{file}: data.end = null: must be a date: a run that ends 'now' cannot be reproduced "
             "(the nightly flow writes an explicit date)"
         )
-    agents = tree.get("agents")
     try:
-        params = Params.model_validate({**tree, "agents": agents if isinstance(agents, dict) else {}})
+        params = Params.model_validate(tree)
     except ValidationError as error:
         raise UserError(f"{file}: {_one_line(error)}") from error
-    if not isinstance(agents, dict) or not agents:
-        raise UserError(f"{file}: agents = {agents!r}: must be a mapping of family: settings")
     configs: dict[str, Any] = {}
-    for family, settings in agents.items():
+    for family, settings in params.agents.items():
         if family not in models.FAMILIES:
             raise UserError(
                 f"{file}: agents.{family}: unknown key; allowed: {', '.join(sorted(models.FAMILIES))}"
             )
         try:
             configs[family] = configuration.parse(
-                models.config_class(family), settings or {}, where=f"agents.{family}"
+                models.config_class(family), settings, where=f"agents.{family}"
             )
         except ValueError as error:
             raise UserError(f"{file}: {error}") from error

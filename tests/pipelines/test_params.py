@@ -70,6 +70,15 @@ def test_a_preset_replaces_defaults_and_an_edit_counts_over_both(project: Path) 
     assert found.account.fee_bps == 9.0  # the file differs from the default: it counts
 
 
+def test_a_run_has_the_families_that_the_file_names_and_no_other(project: Path) -> None:
+    """Presets know all of them; that must not bring one in."""
+    Path("presets/small.yaml").write_text("agents: {dqn: {n_step: 7}, dyna: {}, muzero: {}}\n", "utf-8")
+    write("preset: small\nagents:\n  dyna:\n  dqn:\n")
+    found = params.load()
+    assert list(found.agents) == ["dyna", "dqn"]
+    assert found.agents["dqn"].n_step == 7  # named without settings, it has the preset's
+
+
 MISTAKES = {
     "acount: {}\n": "acount: unknown key (did you mean 'account'?)",
     "account: {fee: 1}\n": "account.fee: unknown key",
@@ -91,6 +100,8 @@ MISTAKES = {
     "agents: {dqn: {depth: 3}}\n": "agents.dqn.depth: unknown key",
     "agents: {dqn: {batch_size: 0}}\n": "agents.dqn.batch_size: 0 is not allowed; it must be at least 1",
     "agents: []\n": "agents = []: must be a mapping",
+    "agents: {}\n": "agents = {}: must be a mapping",
+    "agents: {dqn: 3}\n": "agents.dqn: 3 is not a mapping",
     "- a\n- b\n": "must be a mapping of sections, not list",
     "data: {a: [\n": "is not YAML",
 }
