@@ -14,6 +14,8 @@ PRESET ?=
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export UV_PYTHON_DOWNLOADS := never
+# The certificates of the system: behind a proxy of one's own, those that uv brings are not enough.
+export UV_SYSTEM_CERTS := 1
 # No library of ours reports home.
 export DVC_NO_ANALYTICS := 1
 export DO_NOT_TRACK := 1
