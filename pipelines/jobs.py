@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import platform
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
@@ -33,6 +34,9 @@ ONE_THREAD = (
 )
 
 
+# OpenBLAS picks its kernels by the processor, and they round differently. The one that every x86 processor
+# since 2013 can run gives the same bytes on all of them, whatever the caller's environment says.
+BLAS_KERNELS = {"OPENBLAS_CORETYPE": "Haswell"}
 LOGS = Path("work/logs")
 
 
@@ -69,7 +73,7 @@ def run(function: Callable[[JobT], ResultT], jobs: Sequence[JobT], *, label: str
     log.unlink(missing_ok=True)
     context = multiprocessing.get_context("spawn")
     with (
-        _one_thread_each(),
+        _fixed_arithmetic(),
         ProcessPoolExecutor(min(workers(), len(jobs)), context, _prepare_worker, (log,)) as pool,
     ):
         futures: dict[Future[ResultT], int] = {pool.submit(function, job): i for i, job in enumerate(jobs)}
@@ -96,6 +100,14 @@ def run(function: Callable[[JobT], ResultT], jobs: Sequence[JobT], *, label: str
     return [done[index] for index in range(len(jobs))]
 
 
+def _has_avx2() -> bool:
+    """Whether this is an x86 processor with the instructions of `BLAS_KERNELS` (Linux can tell)."""
+    described = Path("/proc/cpuinfo")
+    return (
+        platform.machine() in ("x86_64", "AMD64") and described.exists() and "avx2" in described.read_text()
+    )
+
+
 def _prepare_worker(log: Path) -> None:
     """TensorFlow writes past Python's `sys.stderr`, so the descriptor itself is turned to the log."""
     prepare_process()
@@ -104,10 +116,11 @@ def _prepare_worker(log: Path) -> None:
 
 
 @contextmanager
-def _one_thread_each() -> Iterator[None]:
+def _fixed_arithmetic() -> Iterator[None]:
     """Workers inherit these; libraries read them when they are first imported."""
-    before = {name: os.environ.get(name) for name in ONE_THREAD}
-    os.environ.update(dict.fromkeys(ONE_THREAD, "1"))
+    fixed = {**dict.fromkeys(ONE_THREAD, "1"), **(BLAS_KERNELS if _has_avx2() else {})}
+    before = {name: os.environ.get(name) for name in fixed}
+    os.environ.update(fixed)
     try:
         yield
     finally:

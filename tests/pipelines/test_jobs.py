@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import sys
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 
 from pipelines import jobs
@@ -31,6 +33,14 @@ def square(job: Number) -> tuple[int, str]:
     return job.value**2, os.environ["OMP_NUM_THREADS"]
 
 
+def arithmetic(job: Number) -> str:
+    """The bytes of products whose rounding depends on the kernel that OpenBLAS picks."""
+    draw = np.random.default_rng(job.value)
+    left, right = draw.normal(size=(200, 1, 24)), draw.normal(size=(24, 64))
+    products = np.stack([row.astype(np.float32) @ right.astype(np.float32) for row in left])
+    return hashlib.md5(products.tobytes()).hexdigest()
+
+
 def complain(job: Number) -> None:
     os.write(2, b"a library's chatter\n")
     print("a warning", file=sys.stderr)
@@ -52,6 +62,14 @@ def test_results_keep_the_order_and_every_job_has_one_thread(monkeypatch: pytest
     monkeypatch.setenv("REHEARSAL_WORKERS", "2")
     assert jobs.run(square, [Number(n) for n in range(5)], label="square") == [(n**2, "1") for n in range(5)]
     assert "OMP_NUM_THREADS" not in os.environ
+
+
+def test_the_callers_choice_of_kernels_does_not_change_the_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENBLAS_CORETYPE", raising=False)
+    by_default = jobs.run(arithmetic, [Number(1)], label="arithmetic")
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "Prescott")
+    assert jobs.run(arithmetic, [Number(1)], label="arithmetic") == by_default
+    assert os.environ["OPENBLAS_CORETYPE"] == "Prescott"  # ours is left as it was
 
 
 def test_what_libraries_say_goes_to_a_log(capfd: pytest.CaptureFixture[str]) -> None:
