@@ -40,6 +40,7 @@ ifneq ($(PRESET),)
 else
 	@python -m pipelines.params
 endif
+	@rm -rf work/scratch  # what a killed stage left aside, if DVC restores its outputs instead of running it again
 	dvc repro
 	@echo "report: reports/index.html"
 
@@ -54,7 +55,7 @@ nightly-once: setup  ## the night of now, without Prefect
 
 test: setup  ## everything but learning and bench
 	python -m pytest -n 2 --dist worksteal -m "not learning and not bench and not serial" tests
-	python -m pytest -m "serial and not learning and not bench" tests
+	python -m pytest -n 2 --dist loadfile -m "serial and not learning and not bench" tests
 
 check: setup  ## lint, format, types, the three rooms
 	ruff check .
@@ -63,7 +64,7 @@ check: setup  ## lint, format, types, the three rooms
 	lint-imports
 
 learning: setup  ## long training runs against stated bars; figures go to benchmarks/results
-	python -m pytest -m learning tests/learning
+	python -m pytest -m learning tests
 
 bench: setup  ## timings; wants a quiet machine; figures go to benchmarks/results
 	for script in benchmarks/*.py; do echo "== $$script"; PYTHONPATH=. python "$$script"; done

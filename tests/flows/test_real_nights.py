@@ -16,7 +16,8 @@ from flows.night import Outcome
 from tests.end_to_end.conftest import run
 from tests.flows.places import at, git, real
 
-pytestmark = [pytest.mark.serial, pytest.mark.timeout(1500)]
+# Minutes of real runs: with `make learning`, not with `make test`.
+pytestmark = [pytest.mark.learning, pytest.mark.timeout(1500)]
 
 
 @pytest.fixture(scope="module")
