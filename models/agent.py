@@ -53,6 +53,40 @@ class Agent(Protocol):
         ...
 
 
+class Forecaster(Agent, Protocol):
+    """An agent whose model foretells rewards, so that forecasts can be held against what came."""
+
+    def forecast(
+        self,
+        observation: np.ndarray,
+        state: State,
+        actions: np.ndarray | None,
+        *,
+        horizon: int,
+        samples: int,
+        seed: int,
+    ) -> np.ndarray:
+        """Rewards that the model expects from here on, as sampled paths `[B, M, H]`.
+
+        Args:
+            observation: `[B, D]`, and `state` as `act` would be given them: before this decision.
+            actions: `[B, H, *action]` of the action space, to be taken whatever comes; `None` is what the
+                agent itself would do (its plan, or its policy inside the model).
+            horizon, samples: H, and M for a model that draws; one that does not gives M = 1.
+        """
+        ...
+
+
+class Explainer(Agent, Protocol):
+    """An agent that can show how it came to one decision."""
+
+    def explain(
+        self, observation: np.ndarray, state: State, *, seed: int
+    ) -> dict[str, dict[str, np.ndarray]]:
+        """For one observation `[1, D]`: pictures by kind, each as named arrays (`tree`, `beams`, ...)."""
+        ...
+
+
 class Spaces(NamedTuple):
     """What one environment of a vector shows and accepts."""
 
