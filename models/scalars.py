@@ -20,6 +20,12 @@ class Transform(NamedTuple):
     invert: Callable[[Any], tf.Tensor]
 
 
+def unit_scale(rewards: np.ndarray) -> float:
+    """What brings `rewards` to order one: one over their root mean square, or 1 where all are zero."""
+    size = float(np.sqrt(np.mean(np.square(rewards.astype(np.float64)))))
+    return 1.0 / size if size > 0 else 1.0
+
+
 def symlog(x: Any) -> tf.Tensor:
     """sign(x) ln(1 + |x|)   (DreamerV3, Hafner et al. 2023, eq. 9)."""
     return tf.sign(x) * tf.math.log1p(tf.abs(x))

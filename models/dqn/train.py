@@ -9,13 +9,14 @@ import numpy as np
 import tensorflow as tf
 
 from models import agent as storage
-from models import checkpoint, configuration, rng
+from models import checkpoint, configuration, loop, rng
 from models.agent import State
 from models.collect import Choice, Collector, buffer_for
 from models.curve import Curve, Log
 from models.dqn import agent as acting
 from models.dqn import losses, networks
 from models.dqn.config import Config
+from models.scalars import unit_scale
 
 
 class _Run:
@@ -50,22 +51,22 @@ class _Run:
         }
 
     @property
-    def env_steps(self) -> int:
+    def progress(self) -> int:
         """Real steps made."""
         return self.collector.env_steps
 
     @property
     def epsilon(self) -> float:
         """The share of random actions at this step."""
-        if self.env_steps < self.config.warmup_steps:
+        if self.progress < self.config.warmup_steps:
             return 1.0
-        gone = min(1.0, (self.env_steps - self.config.warmup_steps) / self.config.epsilon_steps)
+        gone = min(1.0, (self.progress - self.config.warmup_steps) / self.config.epsilon_steps)
         return self.config.epsilon_start + gone * (self.config.epsilon_end - self.config.epsilon_start)
 
     @property
     def learning_rate(self) -> float:
         """Adam's step at this time."""
-        gone = min(1.0, self.env_steps / self.config.env_steps)
+        gone = min(1.0, self.progress / self.config.env_steps)
         return self.config.learning_rate + gone * (
             self.config.final_learning_rate - self.config.learning_rate
         )
@@ -83,9 +84,7 @@ class _Run:
         """Fixes the scale that brings rewards to order one, from those of the warm-up."""
         if self.reward_scale is None:
             rows = self.replay.complete_rows()
-            rewards = self.replay.n_step(rows, 1, 1.0).reward.astype(np.float64)
-            size = float(np.sqrt(np.mean(np.square(rewards))))
-            self.reward_scale = 1.0 / size if size > 0 else 1.0
+            self.reward_scale = unit_scale(self.replay.n_step(rows, 1, 1.0).reward)
 
     def learn(self) -> None:
         """One compiled call of `updates_per_call` updates."""
@@ -133,7 +132,7 @@ class _Run:
 
     def due(self) -> int:
         """Updates that the train ratio asks for and that are not done."""
-        learned_from = self.env_steps - self.config.warmup_steps
+        learned_from = self.progress - self.config.warmup_steps
         return int(learned_from * self.config.updates_per_step) - self.updates_done
 
     def advance(self) -> None:
@@ -141,17 +140,17 @@ class _Run:
         for episode in self.collector.collect(self.explore, 1):
             self.curve.add("train/episode_return", episode.reward)
             self.curve.add("train/episode_length", episode.length)
-        if self.env_steps >= self.config.warmup_steps:
+        if self.progress >= self.config.warmup_steps:
             self.measure_rewards()
             while self.due() >= self.config.updates_per_call:
                 self.learn()
         self.curve.write(
-            self.env_steps,
-            last=self.env_steps >= self.config.env_steps,
+            self.progress,
+            last=self.progress >= self.config.env_steps,
             epsilon=self.epsilon,
             learning_rate=self.learning_rate,
             updates=self.updates_done,
-            updates_per_step=self.updates_done / max(1, self.env_steps - self.config.warmup_steps),
+            updates_per_step=self.updates_done / max(1, self.progress - self.config.warmup_steps),
         )
 
     def save(self, directory: Path) -> None:
@@ -183,7 +182,7 @@ class _Run:
 
     def agent(self) -> acting.QAgent:
         counters = {
-            "env_steps": self.env_steps,
+            "env_steps": self.progress,
             "env_calls": self.collector.calls,
             "updates": self.updates_done,
             "seed": self.seed,
@@ -212,11 +211,5 @@ def train(
     that up to `num_envs - 1` steps more are made.
     """
     run = _Run(env, config, seed, init_from, log)
-    if checkpoint_dir is not None:
-        run.restore(checkpoint_dir)
-    while run.env_steps < config.env_steps:
-        before = run.env_steps // config.checkpoint_steps
-        run.advance()
-        if checkpoint_dir is not None and run.env_steps // config.checkpoint_steps > before:
-            run.save(checkpoint_dir)
+    loop.complete(run, config.env_steps, every=config.checkpoint_steps, directory=checkpoint_dir)
     return run.agent()
