@@ -137,6 +137,13 @@ def _env(
     )
 
 
+def observed(data: Dataset) -> list[str]:
+    """Names of the components of an observation of the trading environment, in their order."""
+    several = len(data.symbols) > 1
+    named = [f"{symbol} {name}" if several else name for symbol in data.symbols for name in data.names]
+    return [*named, *(f"exposure {symbol}" for symbol in data.symbols), "drawdown"]
+
+
 def data_fingerprint() -> str:
     """Short identity of the features that everything was learned from."""
     return stage.file_hash(layout.FEATURES)[:12]

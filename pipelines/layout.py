@@ -43,6 +43,16 @@ def results(name: str) -> Path:
     return RESULTS / f"{name}.parquet"
 
 
+def forecasts(family: str) -> Path:
+    """What a family foretold, and what came."""
+    return RESULTS / "forecasts" / f"{family}.parquet"
+
+
+def reasons(family: str) -> Path:
+    """How a family came to one of its decisions."""
+    return RESULTS / "reasons" / f"{family}.json"
+
+
 def metrics(name: str) -> Path:
     """The figures of one family, or of the baselines."""
     return METRICS / f"{name}.json"

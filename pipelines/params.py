@@ -180,8 +180,17 @@ class Baselines(Section):
     random_hold: Annotated[int, Field(ge=1)] = 24  # bars between the random agent's decisions
 
 
+class Forecast(Section):
+    """What is asked of the families that predict; see `pipelines/forecasts.py`."""
+
+    horizon: Annotated[int, Field(ge=1, le=1000)] = 10  # bars ahead
+    samples: Annotated[int, Field(ge=1, le=4096)] = 64  # paths, of a model that draws them
+    probes: Annotated[int, Field(ge=2)] = 300  # moments of a test window, at most
+
+
 class Evaluation(Section):
     baselines: Baselines = Baselines()
+    forecast: Forecast = Forecast()
     replications: Annotated[int, Field(ge=100)] = 1000  # of every bootstrap
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
 

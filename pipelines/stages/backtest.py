@@ -1,7 +1,8 @@
 """backtest <family|baselines>: every agent walks through the test window of its fold, after every cost.
 
-Writes the ledgers (`results/<name>.parquet`) and the figures of every fold and seed
-(`metrics/<name>.json`). `baselines` runs the rules, and on a simulated market the oracle.
+Writes the ledgers (`results/<name>.parquet`), what the agents foretold (`results/forecasts`) and how one
+decision came about (`results/reasons`), and the figures of every fold and seed (`metrics/<name>.json`).
+`baselines` runs the rules, and on a simulated market the oracle.
 """
 
 from __future__ import annotations
@@ -9,16 +10,17 @@ from __future__ import annotations
 import argparse
 import sys
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 import models
-from pipelines import backtest, experiment, jobs, layout, params, stage
+from pipelines import backtest, experiment, forecasts, jobs, layout, params, stage
 from pipelines.candles import periods_per_year
 from pipelines.dataset import Dataset
+from pipelines.evaluation import forecasts as quality
 from pipelines.evaluation.metrics import summarise
 from pipelines.experiment import Job
 from pipelines.features.scaling import Scaler
@@ -31,26 +33,68 @@ BASELINES = "baselines"
 HEADLINES = ("total_return", "sharpe", "max_drawdown", "turnover_per_year", "gross_exposure", "cost_total")
 
 
+class Walked(NamedTuple):
+    """What is left of one job: its ledger, its scored forecasts, and the reasons of one decision."""
+
+    ledger: pl.DataFrame
+    forecasts: pl.DataFrame
+    reasons: dict[str, Any]
+
+
 def run(name: str) -> str:
     settings = params.load()
     if name == BASELINES:
         frame = rules(settings)
+        found = figures(frame, settings)
     else:
-        frame = pl.concat(jobs.run(walk, experiment.jobs(name, settings), label=f"backtest {name}"))
+        walks = jobs.run(walk, experiment.jobs(name, settings), label=f"backtest {name}")
+        frame = pl.concat(walked.ledger for walked in walks)
+        foretold = pl.concat(walked.forecasts for walked in walks)
+        stage.write_table(foretold, layout.forecasts(name), f"{NAME}-{name}")
+        reasons = next((walked.reasons for walked in walks if walked.reasons), {})
+        stage.write_json(reasons, layout.reasons(name), f"{NAME}-{name}")
+        found = figures(frame, settings)
+        evaluation = settings.evaluation
+        model = quality.figures(
+            foretold, replications=evaluation.replications, level=evaluation.confidence, seed=settings.seed
+        )
+        if model is not None:
+            found[name]["model"] = stage.rounded(model, 4)
     stage.write_table(frame, layout.results(name), f"{NAME}-{name}")
-    stage.write_json(figures(frame, settings), layout.metrics(name), f"{NAME}-{name}")
+    stage.write_json(found, layout.metrics(name), f"{NAME}-{name}")
     return f"{name}: {frame.select('agent', 'fold', 'seed').n_unique()} paths, {len(frame)} bars"
 
 
-def walk(job: Job) -> pl.DataFrame:
+def walk(job: Job) -> Walked:
     """One trained agent through its test window."""
     folder = layout.ARTIFACTS / job.family / layout.job(job.fold, job.seed)
     data = experiment.dataset(job.params)
-    fold = experiment.folds(job.params, len(data.times))[job.fold]
+    folds = experiment.folds(job.params, len(data.times))
+    fold = folds[job.fold]
     env = experiment.test_env(data, fold, Scaler.load(folder / "scaler.json"), job.params)
-    walked = backtest.run_agent(models.load(folder), env, seed=job.consumed_seed)
+    agent, seed = models.load(folder), job.consumed_seed
+    asked = job.params.evaluation.forecast
+    probed = forecasts.probe_steps(fold.test.bars, asked)
+    walked = backtest.run_agent(agent, env, seed=seed, probe_at=probed)
     times = data.times[fold.test.rows]
-    return backtest.table(job.family, job.fold, job.seed, times, data.symbols, walked)
+    past = data.window(fold.train.start, fold.train.stop).bars
+    foretold = forecasts.foretell(agent, env, walked, past=past, asked=asked, seed=seed)
+    reasons: dict[str, Any] = {}
+    if job.fold == len(folds) - 1 and job.seed == 0 and walked.probes:
+        middle = walked.probes[len(walked.probes) // 2]
+        if pictures := forecasts.reasons(agent, middle, seed=seed):
+            reasons = {
+                "fold": job.fold,
+                "seed": job.seed,
+                "time": str(times[middle.step].astype("datetime64[m]")),
+                "observation": experiment.observed(data),
+                "pictures": pictures,
+            }
+    return Walked(
+        backtest.table(job.family, job.fold, job.seed, times, data.symbols, walked),
+        forecasts.labelled(foretold, job.family, job.fold, job.seed),
+        reasons,
+    )
 
 
 def rules(settings: Params) -> pl.DataFrame:
