@@ -54,9 +54,9 @@ def run(name: str) -> str:
         reasons = next((walked.reasons for walked in walks if walked.reasons), {})
         stage.write_json(reasons, layout.reasons(name), f"{NAME}-{name}")
         found = figures(frame, settings)
-        evaluation = settings.evaluation
+        asked = settings.evaluation
         model = quality.figures(
-            foretold, replications=evaluation.replications, level=evaluation.confidence, seed=settings.seed
+            foretold, replications=asked.replications, level=asked.confidence, seed=settings.seed
         )
         if model is not None:
             found[name]["model"] = stage.rounded(model, 4)

@@ -193,5 +193,5 @@ def test_an_agent_that_foretells_nothing_has_an_empty_table() -> None:
     assert table.is_empty()
     assert dict(table.schema) == quality.SCHEMA
     assert forecasts.reasons(Mute(), walk.probes[0], seed=0) == {}  # type: ignore[arg-type]
-    told = forecasts.reasons(Prophet(), walk.probes[0], seed=0)  # type: ignore[arg-type]
+    told = forecasts.reasons(Prophet(), walk.probes[0], seed=0)
     assert told == {"plan": {"rewards": [0.5, 0.25], "actions": [2, 0]}}
