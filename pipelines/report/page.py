@@ -212,7 +212,9 @@ def _identity(inputs: Inputs) -> dict[str, Any]:
     return {
         "market": f"{market}: {', '.join(data.symbols)} at {data.interval}",
         "window": f"{data.start} to {data.end}",
-        "folds": split.folds,
+        "folds": f"{split.folds} walk-forward folds"
+        if split.method == "walk_forward"
+        else f"cross-validated over {split.blocks} blocks",
         "seeds": split.seeds,
         "data_hash": inputs.comparison["data"],
         "code_hash": inputs.code[:12],

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipelines.evaluation.verdict import RULES
-from pipelines.params import Params
+from pipelines.params import Params, Split
 
 BASIS_POINTS = 1e4
 RANGE = "80"  # per cent, the range that is spoken of
@@ -149,15 +149,15 @@ def method(params: Params, comparison: Mapping[str, Any], features: Mapping[str,
     rules = "; ".join(f"“{rule.name}”: {rule.when}" for rule in RULES)
     trials = comparison["trials"]
     return [
-        f"{split.folds} folds: train on {split.train_bars:,} bars, leave out "
-        f"{split.purge_bars + split.embargo_bars}, test on the next {split.test_bars:,}; scalers are fitted "
-        "on the training bars of their own fold.",
+        f"{splits(params.split)} Scalers are fitted on the training bars of their own fold.",
         "A decision at the close of a bar is filled at the open of the next one, worse by half the spread, "
         "slippage and impact; fees are paid on the traded notional. Nothing is filled backwards.",
         f"Costs: fee {account.fee_bps} bp, half-spread {account.half_spread_bps} bp, slippage "
         f"{account.slippage_bps} bp of the traded notional; leverage at most {account.leverage}.",
-        f"{split.seeds} seeds a fold. Every figure, test and curve is of the whole walk-forward path with "
-        "the equity split evenly between the seeds; intervals come from the stationary bootstrap "
+        f"{split.seeds} seeds a fold. Every figure, test and curve is of the whole path with the equity "
+        "split "
+        "evenly between the seeds (of cross-validation: between all paths and seeds); intervals come from "
+        "the stationary bootstrap "
         f"({asked.replications} records, blocks of {comparison['family']['block_bars']:.0f} bars on "
         "average).",
         family(comparison["family"]),
@@ -175,6 +175,28 @@ def method(params: Params, comparison: Mapping[str, Any], features: Mapping[str,
         "Features pass the leak gate: each is recomputed on histories that end earlier "
         f"({features['features']} features, {features['warm_up_bars']} bars of warm-up).",
     ]
+
+
+def splits(split: Split) -> str:
+    """How the history was cut, and what that means."""
+    gap = split.purge_bars + split.embargo_bars
+    if split.method == "walk_forward":
+        return (
+            f"Walk-forward in {split.folds} folds: train on {split.train_bars:,} bars, leave out {gap}, "
+            "test on the "
+            f"next {split.test_bars:,}."
+        )
+    ways = math.comb(split.blocks, split.test_blocks)
+    paths = ways * split.test_blocks // split.blocks
+    return (
+        f"Combinatorial purged cross-validation: the history is cut into {split.blocks} blocks, and each "
+        "of the "
+        f"{ways} choices of {split.test_blocks} is tested by agents trained on the others, less "
+        f"{split.purge_bars} bars before and {gap} after each tested block; the results are put together to "
+        f"{paths} whole histories. Agents here were also trained on bars AFTER those that test them: this "
+        "asks how "
+        "much a result hangs on the stretch of history, and is no record of what could have been earned."
+    )
 
 
 def family(found: Mapping[str, Any]) -> str:

@@ -66,21 +66,26 @@ def run(name: str) -> str:
 
 
 def walk(job: Job) -> Walked:
-    """One trained agent through its test window."""
+    """One trained agent through its test window (of cross-validation: its windows, each by itself)."""
     folder = layout.ARTIFACTS / job.family / layout.job(job.fold, job.seed)
     data = experiment.dataset(job.params)
-    folds = experiment.folds(job.params, len(data.times))
-    fold = folds[job.fold]
-    env = experiment.test_env(data, fold, Scaler.load(folder / "scaler.json"), job.params)
+    scaler = Scaler.load(folder / "scaler.json")
     agent, seed = models.load(folder), job.consumed_seed
     asked = job.params.evaluation.forecast
-    probed = forecasts.probe_steps(fold.test.bars, asked)
-    walked = backtest.run_agent(agent, env, seed=seed, probe_at=probed)
-    times = data.times[fold.test.rows]
-    past = data.window(fold.train.start, fold.train.stop).bars
-    foretold = forecasts.foretell(agent, env, walked, past=past, asked=asked, seed=seed)
+    ledgers, foretold = [], []
+    for fold, path in experiment.tested(job, len(data.times)):
+        env = experiment.test_env(data, fold, scaler, job.params)
+        probed = forecasts.probe_steps(fold.test.bars, asked)
+        walked = backtest.run_agent(agent, env, seed=seed, probe_at=probed)
+        times = data.times[fold.test.rows]
+        label = job.family, fold.index, experiment.path_seed(job, path)
+        ledgers.append(backtest.table(*label, times, data.symbols, walked))
+        past = experiment.joined([data.window(*window) for window in fold.windows]).bars
+        scores = forecasts.foretell(agent, env, walked, past=past, asked=asked, seed=seed)
+        foretold.append(forecasts.labelled(scores, *label))
     reasons: dict[str, Any] = {}
-    if job.fold == len(folds) - 1 and job.seed == 0 and walked.probes:
+    last = experiment.jobs(job.family, job.params)[-1].fold
+    if job.fold == last and job.seed == 0 and walked.probes:
         middle = walked.probes[len(walked.probes) // 2]
         if pictures := forecasts.reasons(agent, middle, seed=seed):
             reasons = {
@@ -90,11 +95,7 @@ def walk(job: Job) -> Walked:
                 "observation": experiment.observed(data),
                 "pictures": pictures,
             }
-    return Walked(
-        backtest.table(job.family, job.fold, job.seed, times, data.symbols, walked),
-        forecasts.labelled(foretold, job.family, job.fold, job.seed),
-        reasons,
-    )
+    return Walked(pl.concat(ledgers), pl.concat(foretold), reasons)
 
 
 def rules(settings: Params) -> pl.DataFrame:
