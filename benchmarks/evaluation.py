@@ -1,23 +1,15 @@
-"""Does the verdict keep its word, and is it quick? `python -m benchmarks.evaluation [calibration|speed]`
+"""Is the comparison quick? `python -m benchmarks.evaluation`
 
-calibration: on martingale markets every claim of an edge is false, and claims are counted by test; on
-markets with a planted edge one agent's true net annual Sharpe ratio is 3, and missed claims are counted.
-Positions times returns minus costs, without the account: thousands of records in minutes.
-
-speed: all statistics of a comparison of 100 000 bars x 20 agents x 5 seeds, time and peak memory.
-
-Both write their part of `benchmarks/results/evaluation.json`.
+All statistics of a comparison of 100 000 bars x 20 agents x 5 seeds, time and peak memory, to
+`benchmarks/results/evaluation.json`. Whether the verdicts keep their word is `benchmarks/calibration.py`.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import math
 import os
 import platform
 import resource
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -26,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from scipy.signal import lfilter
 
 from pipelines.evaluation.aggregate import (
     agent_returns,
@@ -43,146 +34,6 @@ from pipelines.evaluation.verdict import judge
 
 RESULTS = Path(__file__).parent / "results" / "evaluation.json"
 YEAR = 8760.0
-BARS = 2 * 8760
-COST = 6.5e-4  # of the traded notional: fee 5.5, half-spread 0.5, slippage 0.5 basis points
-VOLATILITY = 0.006  # an hour
-PERSISTENCE = 0.995  # of the signal that carries the planted edge
-EDGE = 3.0
-
-
-def simulate_returns(rng: np.random.Generator, planted: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Hourly returns [T] with clustered volatility and fat tails, and a signal [T] known before them.
-
-    With `planted` the mean follows the signal, so that trading its sign has a net Sharpe ratio of EDGE.
-    """
-    signal = lfilter([math.sqrt(1 - PERSISTENCE**2)], [1, -PERSISTENCE], rng.standard_normal(BARS + 2000))[
-        2000:
-    ]
-    log_variance = lfilter([0.1], [1, -0.98], rng.standard_normal(BARS + 500))[500:]
-    noise = np.exp(log_variance / 2) * rng.standard_t(5, BARS)
-    noise *= VOLATILITY / math.sqrt(np.exp(0.1**2 / (1 - 0.98**2) / 2) * 5 / 3)
-    if not planted:
-        return noise, signal
-    flips = math.acos(PERSISTENCE) / math.pi
-    gross = EDGE * VOLATILITY / math.sqrt(YEAR) + 2.0 * flips * COST
-    return noise + gross / math.sqrt(2 / math.pi) * signal, signal
-
-
-def moving_average(values: np.ndarray, window: int) -> np.ndarray:
-    total = np.cumsum(np.concatenate([np.zeros(window), values]))
-    return (total[window:] - total[:-window]) / window
-
-
-def rule_weights(returns: np.ndarray, signal: np.ndarray) -> dict[str, np.ndarray]:
-    """Six rules; row t uses returns up to t - 1 and the signal known before bar t. All [T]."""
-    level = np.concatenate([[0.0], np.cumsum(returns)[:-1]])
-    fast, slow = moving_average(level, 24), moving_average(level, 96)
-    past = np.concatenate([[0.0], returns[:-1]])
-    deviation = np.sqrt(moving_average(past**2, 48)) + 1e-9
-    momentum = moving_average(past, 72)
-    return {
-        "sma_long_flat": (fast > slow).astype(float),
-        "sma_long_short": np.sign(fast - slow),
-        "mean_reversion": -np.clip((level - slow) / (4 * deviation), -1, 1).round(1),
-        "momentum": np.sign(momentum) * (np.abs(momentum) > deviation / 8),
-        "volatility_target": np.clip(VOLATILITY / deviation, 0, 1).round(1),
-        "signal": np.sign(signal),
-    }
-
-
-def learned_weights(returns: np.ndarray, signal: np.ndarray) -> dict[str, np.ndarray]:
-    """Two learners refitted every 1000 bars on the bars before: a ridge regression and a table of means."""
-    past = np.concatenate([[0.0], returns[:-1]])
-    columns = [signal] + [
-        moving_average(past, window) / VOLATILITY * math.sqrt(window) for window in (1, 6, 24, 96)
-    ]
-    inputs = np.column_stack(columns)
-    state = (signal > 0).astype(int) * 3 + np.digitize(inputs[:, 3], [-0.5, 0.5])
-    ridge, table = np.zeros(BARS), np.zeros(BARS)
-    for start in range(1000, BARS, 1000):
-        rows = slice(start, start + 1000)
-        x, y = inputs[:start], returns[:start]
-        beta = np.linalg.solve(x.T @ x + 100 * np.eye(x.shape[1]), x.T @ y)
-        forecast = inputs[rows] @ beta
-        ridge[rows] = np.clip(forecast / (0.05 * VOLATILITY), -1, 1).round(1)
-        sums = np.bincount(state[:start], weights=y, minlength=6)
-        table[rows] = np.sign(sums)[state[rows]]
-    return {"ridge": ridge, "table": table}
-
-
-def net_returns(weights: np.ndarray, returns: np.ndarray, cost: float) -> np.ndarray:
-    return weights * returns - cost * np.abs(np.diff(weights, prepend=0.0))
-
-
-def calibrate(markets: int, planted: bool, cost: float, replications: int, seed: int) -> dict[str, Any]:
-    """Shares of the markets in which each test makes a claim about any of the eight agents."""
-    claims = dict.fromkeys(
-        (
-            "psr_alone",
-            "dsr",
-            "spa",
-            "ledger_luck",
-            "stepwise_zero",
-            "stepwise_hold",
-            "verdict",
-            "verdict_on_edge_agent",
-        ),
-        0,
-    )
-    started = time.perf_counter()
-    for market in range(markets):
-        rng = np.random.default_rng([seed, int(planted), market])
-        returns, signal = simulate_returns(rng, planted)
-        weights = rule_weights(returns, signal) | learned_weights(returns, signal)
-        records = {name: net_returns(weight, returns, cost) for name, weight in weights.items()}
-        judgement = judge(
-            records, buy_and_hold=returns, periods_per_year=YEAR, trials=len(records),
-            replications=replications, seed=market,
-        )  # fmt: skip
-        good = {"better than zero", "better than buy and hold"}
-        evidence = [verdict.evidence for verdict in judgement.verdicts.values()]
-        spa = judgement.spa_zero
-        claims["psr_alone"] += any((e.psr or 0) >= 0.95 for e in evidence)
-        claims["dsr"] += any((e.dsr or 0) >= 0.95 for e in evidence)
-        claims["spa"] += spa is not None and spa.consistent <= 0.05
-        claims["ledger_luck"] += any(e.p_luck is not None and e.p_luck <= 0.05 for e in evidence)
-        claims["stepwise_zero"] += any(e.p_zero is not None and e.p_zero <= 0.05 for e in evidence)
-        claims["stepwise_hold"] += any(e.p_hold is not None and e.p_hold <= 0.05 for e in evidence)
-        claims["verdict"] += any(v.name in good for v in judgement.verdicts.values())
-        claims["verdict_on_edge_agent"] += judgement.verdicts["signal"].name in good
-        if (market + 1) % 50 == 0:
-            print(
-                f"  {market + 1}/{markets}",
-                {k: round(v / (market + 1), 4) for k, v in claims.items()},
-                flush=True,
-            )
-    return {
-        "claims": {name: round(number / markets, 4) for name, number in claims.items()},
-        "cost": cost,
-        "markets": markets,
-        "planted_annual_sharpe": EDGE if planted else 0.0,
-        "seconds": round(time.perf_counter() - started, 1),
-    }
-
-
-def run_calibration(markets: int, replications: int, seed: int) -> dict[str, Any]:
-    cases = {
-        "martingale": (markets, False, COST),
-        "martingale_without_costs": (markets, False, 0.0),
-        "planted_edge": (markets // 2, True, COST),
-    }
-    results: dict[str, Any] = {"bars": BARS, "replications": replications, "seed": seed}
-    for name, (number, planted, cost) in cases.items():
-        print(name)
-        results[name] = calibrate(number, planted, cost, replications, seed)
-    error = results["martingale"]["claims"]["verdict"]
-    limit = 0.05 + 2 * math.sqrt(0.05 * 0.95 / markets)
-    power = results["planted_edge"]["claims"]["verdict"]
-    results["false_claims_limit"] = round(limit, 4)
-    results["holds"] = bool(
-        max(error, results["martingale_without_costs"]["claims"]["verdict"]) <= limit and power >= 0.8
-    )
-    return results
 
 
 def result_table(agent: int, bars: int, seeds: int) -> pl.DataFrame:
@@ -262,24 +113,12 @@ def _peak_gigabytes() -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("part", choices=("calibration", "speed"))
-    parser.add_argument("--markets", type=int, default=400)
-    parser.add_argument("--replications", type=int, default=1000)
-    parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
-    if arguments.part == "calibration":
-        part = run_calibration(arguments.markets, arguments.replications, arguments.seed)
-    else:
-        part = run_speed(100_000, 20, 5)
-    part["command"] = "python -m benchmarks.evaluation " + " ".join(sys.argv[1:])
-    part["machine"] = f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
-    known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    found = run_speed(100_000, 20, 5)
+    found["command"] = "python -m benchmarks.evaluation"
+    found["machine"] = f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
     RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(known | {arguments.part: part}, indent=2, sort_keys=True) + "\n")
-    print(json.dumps(part, indent=2, sort_keys=True))
+    RESULTS.write_text(json.dumps(found, indent=2, sort_keys=True) + "\n")
+    print(json.dumps(found, indent=2, sort_keys=True))
 
 
 if __name__ == "__main__":

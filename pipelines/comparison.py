@@ -1,4 +1,4 @@
-"""The comparison of all agents: pure functions from the ledgers to figures and series.
+"""The comparison of all agents: pure functions from the ledgers to figures.
 
 An agent's record is its walk-forward path, fold after fold, with the equity split evenly between its seeds.
 Every test and every curve is about that record; the figures of single folds and seeds stand beside it.
@@ -16,16 +16,17 @@ from pipelines.backtest import MONEY
 from pipelines.candles import periods_per_year
 from pipelines.evaluation import aggregate
 from pipelines.evaluation.aggregate import Record, agent_returns, record_of
-from pipelines.evaluation.intervals import equity_bands, headline_intervals
-from pipelines.evaluation.metrics import chain, exposure_histogram, net_exposure, path_figures, path_of
+from pipelines.evaluation.intervals import headline_intervals
+from pipelines.evaluation.metrics import chain, net_exposure, path_figures, path_of
 from pipelines.evaluation.overfitting import probability_of_backtest_overfitting
 from pipelines.evaluation.resampling import Interval
+from pipelines.evaluation.superiority import model_confidence_set
 from pipelines.evaluation.verdict import Judgement, judge
 from pipelines.params import Params
 
 HOLD = "buy_and_hold"
 ORACLE = "oracle"
-EDGES = np.linspace(-1.05, 1.05, 22)  # bins of a tenth, centred on -1.0, -0.9, ..., 1.0
+BLOCK = 24.0  # bars, of the bootstraps that compare agents with each other
 PARTITIONS = 8  # of the record, for the probability of backtest overfitting
 SHOWN_INTERVALS = ("total_return", "sharpe", "max_drawdown")
 
@@ -100,12 +101,16 @@ def overfitting(learned: Sequence[Record]) -> float | None:
 
 
 def standing(found: Mapping[str, Record], params: Params) -> dict[str, Any]:
-    """Ranks fold by fold, and the difference of every pair with its interval."""
+    """Ranks fold by fold, the difference of every pair with its interval, and who may be the best."""
     periods = periods_per_year(params.data.interval)
     returns = agent_returns([record for name, record in found.items() if name != ORACLE])
     ranks = aggregate.ranks({name: aggregate.figure_matrix(found[name], "total_return") for name in returns})
+    table = np.column_stack(list(returns.values()))  # [T, N]
+    best = model_confidence_set(
+        table, block=BLOCK, replications=params.evaluation.replications, seed=params.seed
+    )
     pairs = aggregate.pairwise_differences(
-        returns, periods, block=24.0, replications=params.evaluation.replications, seed=params.seed
+        returns, periods, block=BLOCK, replications=params.evaluation.replications, seed=params.seed
     )
     return {
         "ranks": {name: rank._asdict() for name, rank in ranks.items()},
@@ -113,6 +118,10 @@ def standing(found: Mapping[str, Record], params: Params) -> dict[str, Any]:
             {"first": pair.first, "second": pair.second, "mean": pair.mean, **pair.interval._asdict()}
             for pair in pairs
         ],
+        "best": {
+            name: {"p": float(p), "included": bool(held)}
+            for name, p, held in zip(returns, best.p_values, best.included, strict=True)
+        },
         "runs": {
             name: aggregate.distribution(
                 aggregate.figure_matrix(record, "sharpe"), seed=params.seed
@@ -120,73 +129,6 @@ def standing(found: Mapping[str, Record], params: Params) -> dict[str, Any]:
             for name, record in found.items()
         },
     }
-
-
-def equity_curves(
-    found: Mapping[str, Record], frames: Mapping[str, pl.DataFrame], *, learned: Sequence[str], params: Params
-) -> pl.DataFrame:
-    """Growth of 1 of every record with bootstrap bands for the learned ones, drawdown and exposure."""
-    tables = []
-    for name, record in found.items():
-        returns = record.returns.mean(axis=1)
-        growth = np.cumprod(1.0 + returns)  # [T]
-        rows = np.unique(np.linspace(0, len(growth) - 1, params.report.points).astype(np.int64))
-        low = high = growth[rows]
-        if name in learned and not record.ruined:
-            bands = equity_bands(
-                returns,
-                points=params.report.points,
-                replications=params.evaluation.replications,
-                level=params.evaluation.confidence,
-                seed=params.seed,
-            )
-            rows, low, high = bands.rows, bands.low, bands.high
-        net = frames[name].with_columns(net=pl.Series(net_exposure(frames[name])))
-        exposure = net.group_by("open_time").agg(pl.col("net").mean()).sort("open_time")["net"].to_numpy()
-        peak = np.maximum.accumulate(np.maximum(growth, 1.0))
-        tables.append(
-            pl.DataFrame(
-                {
-                    "agent": [name] * len(rows),
-                    "time": record.open_time.gather(rows).dt.strftime("%Y-%m-%dT%H:%M"),
-                    "equity": growth[rows],
-                    "low": low,
-                    "high": high,
-                    "drawdown": (growth / peak - 1.0)[rows],
-                    "exposure": exposure[rows],
-                }
-            )
-        )
-    return pl.concat(tables)
-
-
-def exposure_shares(frames: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
-    """Share of the time that every agent spent at each net exposure, in bins of a tenth."""
-    centres = np.round((EDGES[1:] + EDGES[:-1]) / 2, 1)
-    tables = [
-        pl.DataFrame(
-            {
-                "agent": [name] * len(centres),
-                "exposure": centres,
-                "share": exposure_histogram(net_exposure(frame), EDGES),
-            }
-        )
-        for name, frame in frames.items()
-    ]
-    return pl.concat(tables).filter(pl.col("share") > 0)
-
-
-def cost_shares(frames: Mapping[str, pl.DataFrame], initial_equity: float) -> pl.DataFrame:
-    """Each ledger item summed over a path, as a share of the start equity; mean over folds and seeds."""
-    return (
-        pl.concat(frame.select("agent", "fold", "seed", *MONEY) for frame in frames.values())
-        .group_by("agent", "fold", "seed", maintain_order=True)
-        .agg(pl.col(MONEY).sum() / initial_equity)
-        .group_by("agent", maintain_order=True)
-        .agg(pl.col(MONEY).mean())
-        .unpivot(MONEY, index="agent", variable_name="item", value_name="share")
-        .sort("agent", "item")
-    )
 
 
 def _figures(record: Record, frame: pl.DataFrame, periods: float, initial_equity: float) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""One walk-forward experiment: its folds, its jobs, and the market that each job sees.
+"""One experiment, walk-forward or cross-validated: its folds, its jobs, and the market that each job sees.
 
 A job is one family on one fold with one seed. What it may see is decided here and nowhere else: the
 scaler is fitted on the training rows of its own fold, training episodes lie inside the training window,
@@ -8,8 +8,11 @@ and the test window is walked through once, bar by bar.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
+import math
 import zlib
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
@@ -19,10 +22,11 @@ from pipelines import layout, stage
 from pipelines.dataset import Dataset, read_dataset
 from pipelines.errors import UserError
 from pipelines.features.scaling import Scaler
+from pipelines.market.bars import Bars
 from pipelines.market.costs import Costs
 from pipelines.market.env import TradingVectorEnv
 from pipelines.params import Account, Params
-from pipelines.splits import Fold, walk_forward
+from pipelines.splits import Fold, Window, backtest_paths, combinatorial_purged, walk_forward
 
 TRAINING_ENVS = 16
 
@@ -47,9 +51,11 @@ class Job(NamedTuple):
 
 
 def jobs(family: str, params: Params) -> list[Job]:
-    """Every fold with every seed."""
+    """Every fold (of cross-validation: every split) with every seed."""
     split = params.split
-    return [Job(family, fold, seed, params) for fold in range(split.folds) for seed in range(split.seeds)]
+    walk = split.method == "walk_forward"
+    trained = split.folds if walk else math.comb(split.blocks, split.test_blocks)
+    return [Job(family, fold, seed, params) for fold in range(trained) for seed in range(split.seeds)]
 
 
 def fingerprint(job: Job) -> str:
@@ -72,21 +78,60 @@ def dataset(params: Params) -> Dataset:
     return read_dataset(layout.FEATURES, params.data.interval, symbols=params.data.symbols)
 
 
+class Tested(NamedTuple):
+    """A test window of a job, and which of the whole histories (paths) its result belongs to."""
+
+    fold: Fold
+    path: int
+
+
 def folds(params: Params, bars: int) -> list[Fold]:
-    """The walk-forward folds over a data set of `bars` bars."""
+    """The test windows over a data set of `bars` bars, in time: what `fold` in a result table counts.
+
+    Of cross-validation these are the blocks; each is tested by several jobs (`tested`).
+    """
+    found = {each.fold.index: each.fold for job in _splits(params, bars) for each in job}
+    return [found[index] for index in sorted(found)]
+
+
+def tested(job: Job, bars: int) -> list[Tested]:
+    """The test windows of one job; all are tested by the same agent."""
+    return _splits(job.params, bars)[job.fold]
+
+
+def path_seed(job: Job, path: int) -> int:
+    """What `seed` in a result table counts: seeds, and of cross-validation the seeds of every path."""
+    return path * job.params.split.seeds + job.seed
+
+
+def _splits(params: Params, bars: int) -> list[list[Tested]]:
+    """Per job (of one seed) what it tests."""
     split = params.split
+    gaps = {"purge_bars": split.purge_bars, "embargo_bars": split.embargo_bars}
     try:
-        return walk_forward(
-            bars,
-            folds=split.folds,
-            train_bars=split.train_bars,
-            test_bars=split.test_bars,
-            purge_bars=split.purge_bars,
-            embargo_bars=split.embargo_bars,
-            anchored=split.anchored,
-        )
+        if split.method == "walk_forward":
+            sizes = {"folds": split.folds, "train_bars": split.train_bars, "test_bars": split.test_bars}
+            walked = walk_forward(bars, **sizes, **gaps, anchored=split.anchored)
+            return [[Tested(fold, 0)] for fold in walked]
+        crossed = combinatorial_purged(bars, folds=split.blocks, test_folds=split.test_blocks, **gaps)
     except ValueError as error:
         raise UserError(f"params.yaml: split: {error}") from error
+    blocks = list(itertools.combinations(range(split.blocks), split.test_blocks))
+    paths = backtest_paths(split.blocks, split.test_blocks)  # [path, block] -> split
+    found = []
+    for one, tests in zip(crossed, blocks, strict=True):
+        hull = Window(one.train[0].start, one.train[-1].stop)
+        found.append(
+            [
+                # The first decision falls at the close before the window, so the first bar has none.
+                Tested(
+                    Fold(block, hull, window._replace(start=max(window.start, 1)), one.train),
+                    int(np.flatnonzero(paths[:, block] == one.index)[0]),
+                )
+                for block, window in zip(tests, one.test, strict=True)
+            ]
+        )
+    return found
 
 
 def costs(account: Account) -> Costs:
@@ -102,13 +147,13 @@ def costs(account: Account) -> Costs:
 
 def fit_scaler(data: Dataset, fold: Fold, params: Params) -> Scaler:
     """Fitted on the training rows of the fold alone."""
-    rows = data.features[fold.train.rows]  # [N, S, F]
+    rows = np.concatenate([data.features[window.rows] for window in fold.windows])  # [N, S, F]
     return Scaler.fit(rows, data.names, method=params.features.scaling, clip=params.features.clip)
 
 
 def training_env(data: Dataset, fold: Fold, scaler: Scaler, params: Params) -> TradingVectorEnv:
-    """Random episodes inside the training window; none runs across a hole."""
-    window = data.window(fold.train.start, fold.train.stop)
+    """Random episodes inside the training windows; none runs across a hole, nor from one to the next."""
+    window = joined([data.window(*each) for each in fold.windows])
     return _env(window, scaler, params, num_envs=TRAINING_ENVS, episode_bars=params.account.episode_bars)
 
 
@@ -134,6 +179,33 @@ def _env(
         initial_equity=account.initial_equity,
         drawdown_penalty=account.drawdown_penalty if episode_bars is not None else 0.0,
         start="random" if episode_bars is not None else "first",
+    )
+
+
+def observed(data: Dataset) -> list[str]:
+    """Names of the components of an observation of the trading environment, in their order."""
+    several = len(data.symbols) > 1
+    named = [f"{symbol} {name}" if several else name for symbol in data.symbols for name in data.names]
+    return [*named, *(f"exposure {symbol}" for symbol in data.symbols), "drawdown"]
+
+
+def joined(parts: Sequence[Dataset]) -> Dataset:
+    """Stretches of one data set, one after the other; each begins a new segment."""
+    if len(parts) == 1:
+        return parts[0]
+    offsets = np.cumsum([0, *(int(part.segment[-1] - part.segment[0]) + 1 for part in parts)])
+    bars = [
+        None if column[0] is None else np.concatenate(column)
+        for column in zip(*(part.bars for part in parts), strict=True)
+    ]
+    return parts[0]._replace(
+        times=np.concatenate([part.times for part in parts]),
+        bars=Bars(*bars),  # type: ignore[arg-type]
+        features=np.concatenate([part.features for part in parts]),
+        segment=np.concatenate(
+            [part.segment - part.segment[0] + offset for part, offset in zip(parts, offsets, strict=False)]
+        ).astype(np.int32),
+        filled=np.concatenate([part.filled for part in parts]),
     )
 
 

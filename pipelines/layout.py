@@ -26,10 +26,12 @@ MARKET_TERMS = FEATURES / "terms.json"
 TRUTH_TABLE = TRUTH / "truth.parquet"
 DOCS = REPORTS / "data_docs"
 PAGE = REPORTS / "index.html"
+PLOTS_PAGE = REPORTS / "plots.html"  # what `dvc plots` fills (.dvc/config), so that it needs no network
 DATA_METRICS = METRICS / "data.json"
 FEATURE_METRICS = METRICS / "features.json"
 COMPARISON = METRICS / "comparison.json"
 EVIDENCE = METRICS / "evidence.json"  # what stands behind the comparison, for the report
+HALLUCINATED = METRICS / "hallucinated.json"  # invented markets beside the real one, where there are any
 TRIALS = METRICS / "trials.jsonl"
 
 ORIGINS = Path("origins")  # in git: the agents that training starts from, <family>, where it does
@@ -41,6 +43,16 @@ CHECKPOINTS = Path("work/checkpoints")
 def results(name: str) -> Path:
     """The ledgers of one family, or of the baselines."""
     return RESULTS / f"{name}.parquet"
+
+
+def forecasts(family: str) -> Path:
+    """What a family foretold, and what came."""
+    return RESULTS / "forecasts" / f"{family}.parquet"
+
+
+def reasons(family: str) -> Path:
+    """How a family came to one of its decisions."""
+    return RESULTS / "reasons" / f"{family}.json"
 
 
 def metrics(name: str) -> Path:

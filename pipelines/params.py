@@ -133,15 +133,30 @@ class Features(Section):
 
 
 class Split(Section):
-    """Walk-forward folds; the test windows are contiguous and end with the data."""
+    """How the history is cut into training and test.
 
-    folds: Annotated[int, Field(ge=1)] = 3
+    Walk-forward: the test windows are contiguous and end with the data. Combinatorial purged
+    cross-validation: every choice of `test_blocks` out of `blocks` is tested by agents trained on the rest.
+    """
+
+    method: Literal["walk_forward", "combinatorial"] = "walk_forward"
+    blocks: Annotated[int, Field(ge=2, le=16)] = 6  # of the history (combinatorial)
+    test_blocks: Annotated[int, Field(ge=1)] = 2  # tested together (combinatorial)
+    folds: Annotated[int, Field(ge=1)] = 3  # (walk-forward, as train_bars, test_bars and anchored)
     seeds: Annotated[int, Field(ge=1)] = 2  # agents trained per fold and family
     train_bars: Annotated[int, Field(ge=1)] = 12_000
     test_bars: Annotated[int, Field(ge=2)] = 3_000
     purge_bars: Annotated[int, Field(ge=0)] = 24  # dropped between training and test
     embargo_bars: Annotated[int, Field(ge=0)] = 24  # dropped after a test window (combinatorial splits)
     anchored: bool = False  # true: every fold trains from the first bar on
+
+    @model_validator(mode="after")
+    def _some_blocks_train(self) -> Self:
+        if self.test_blocks >= self.blocks:
+            raise ValueError(
+                f"split.test_blocks ({self.test_blocks}) must be below split.blocks ({self.blocks})"
+            )
+        return self
 
 
 class Account(Section):
@@ -180,8 +195,17 @@ class Baselines(Section):
     random_hold: Annotated[int, Field(ge=1)] = 24  # bars between the random agent's decisions
 
 
+class Forecast(Section):
+    """What is asked of the families that predict; see `pipelines/forecasts.py`."""
+
+    horizon: Annotated[int, Field(ge=1, le=1000)] = 10  # bars ahead
+    samples: Annotated[int, Field(ge=1, le=4096)] = 64  # paths, of a model that draws them
+    probes: Annotated[int, Field(ge=2)] = 300  # moments of a test window, at most
+
+
 class Evaluation(Section):
     baselines: Baselines = Baselines()
+    forecast: Forecast = Forecast()
     replications: Annotated[int, Field(ge=100)] = 1000  # of every bootstrap
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
 

@@ -35,11 +35,21 @@ class Window(NamedTuple):
 
 @dataclass(frozen=True)
 class Fold:
-    """A walk-forward fold: train on the past, test on what follows."""
+    """Train on `train`, test on `test`: in walk-forward, on the past and on what follows.
+
+    In cross-validation `train` reaches from the first to the last training bar, and `kept` says which
+    stretches of it are trained on.
+    """
 
     index: int
     train: Window
     test: Window
+    kept: tuple[Window, ...] = ()
+
+    @property
+    def windows(self) -> tuple[Window, ...]:
+        """The stretches that are trained on."""
+        return self.kept or (self.train,)
 
 
 @dataclass(frozen=True)

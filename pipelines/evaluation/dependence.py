@@ -66,7 +66,7 @@ def common_block_length(values: Floats) -> float:
     """One block for all columns of `values` [T, N]: the median of their automatic lengths.
 
     The median, because each length is itself a noisy estimate and the largest of many would mostly
-    show that noise; calibrated in `benchmarks/evaluation.py`.
+    show that noise; calibrated in `benchmarks/calibration.py`.
     """
     lengths = [automatic_block_length(column).stationary for column in values.T if np.ptp(column) > 0.0]
     return float(np.median(lengths)) if lengths else 1.0

@@ -10,7 +10,7 @@ What `verify` can see: a line that was edited, a line removed that others stand 
 JSON. What the file alone cannot show: the removal of its last lines (nothing stands on them), of the
 whole file, or a rewriting of every later line. For these, `tips` of an earlier moment, kept in another
 tracked file (the comparison writes them down), are given to `verify` as `sealed`: a known tip that is
-gone, is reported.
+gone, is reported. `compare` takes them from the last commit, where whoever edits the ledger cannot reach.
 
 A ledger holds no time, host or path: the same evaluations give the same bytes.
 """
@@ -88,13 +88,16 @@ def record(path: Path, entries: Iterable[Trial]) -> int:
 
 def read(path: Path) -> list[Line]:
     """All lines of the ledger, none for a missing file; raises `LedgerError` for one that is no trial."""
-    if not path.exists():
-        return []
+    return parse(path.read_text(), path.name) if path.exists() else []
+
+
+def parse(ledger: str, name: str) -> list[Line]:
+    """All lines of a ledger's text; raises `LedgerError`, with the `name`, for one that is no trial."""
     lines = []
-    for number, text in enumerate(path.read_text().splitlines(), start=1):
+    for number, text in enumerate(ledger.splitlines(), start=1):
         line = _parse(text)
         if isinstance(line, str):
-            raise LedgerError(f"{path.name} line {number}: {line}")
+            raise LedgerError(f"{name} line {number}: {line}")
         lines.append(line)
     return lines
 

@@ -6,7 +6,7 @@ excesses over both benchmarks are resampled together, and the step-down maximum 
 stated probability (5 %). That covers the agents in front of us. The tries that are no longer in front of
 us, all earlier configurations in the ledger, are paid for by a second condition: the best of that many
 trials without skill would have reached this PSR with at most 5 %, which is 1 − PSR^N for N (effective)
-trials. Measured error and power: `benchmarks/evaluation.py`.
+trials. Measured error and power: `benchmarks/calibration.py`.
 
 Two departures from Bailey and López de Prado (2014). The verdict rests on the law of the maximum, 1 − PSR^N,
 and shows the deflated Sharpe ratio beside it: asking DSR ≥ 95 % as well would demand 95 % certainty of

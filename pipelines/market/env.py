@@ -233,6 +233,24 @@ class TradingVectorEnv(Batch):
             raise ValueError(f"actions must be whole numbers in [0, {self.grid.size}), got {actions!r}")
         return np.asarray(self.grid[chosen])
 
+    def highest(self) -> Floats:
+        """The highest exposure [S] that an action can ask for."""
+        top = self.costs.leverage if self.grid is None else self.grid.max()
+        return np.full(self.market.symbols, float(top))
+
+    def actions_for(self, exposures: ArrayLike) -> NDArray[Any]:
+        """The actions, [N] or [N, S], that ask for target exposures [N, S]: the inverse of `exposures`.
+
+        On a grid it is the nearest exposure there is; a box ends at the leverage cap.
+        """
+        wanted = np.asarray(exposures, np.float64)
+        if wanted.ndim != 2 or wanted.shape[1] != self.market.symbols or not np.isfinite(wanted).all():
+            raise ValueError(f"exposures must be finite and [N, {self.market.symbols}], got {exposures!r}")
+        if self.grid is None:
+            return np.clip(wanted / self.costs.leverage, -1.0, 1.0).astype(np.float32)
+        chosen: NDArray[Any] = np.abs(wanted[:, :, np.newaxis] - self.grid).argmin(axis=2)  # [N, S]
+        return chosen[:, 0] if self.market.symbols == 1 else chosen
+
     def _begin(self, fresh: Mask) -> None:
         for index in np.flatnonzero(fresh):
             self.rows[index] = self.starts[self.generators[index].integers(self.starts.size)]

@@ -6,7 +6,7 @@ colours, fonts and the dark theme are the page's (`page.js`). Every chart says i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 Spec = dict[str, Any]
@@ -51,7 +51,6 @@ def line_over_time(
         "legend": {
             "title": None,
             "orient": "bottom",
-            "columns": 4,
             "symbolType": "circle",
             "symbolOpacity": 1,
         },
@@ -119,30 +118,81 @@ def cost_waterfall(name: str, *, title: str, caption: str, table: str, agents: S
             "x": {"field": "share", "type": "quantitative", "title": "share of the start equity",
                   "axis": {"format": "+.0%"}},
             "color": {"field": "item", "type": "nominal",
-                      "legend": {"title": None, "orient": "bottom", "columns": 4}},
+                      "legend": {"title": None, "orient": "bottom"}},
             "tooltip": [{"field": "agent"}, {"field": "item"}, {"field": "share", "format": "+.2%"}],
         },
     }  # fmt: skip
     return Chart(name, title, caption, spec)
 
 
-def histogram(name: str, *, title: str, caption: str, table: str, field: str, label: str) -> Chart:
-    """Bars of a ready-made histogram with the columns `field` (bin) and `share`, one small panel an agent."""
+def waterfall(name: str, *, title: str, caption: str, shares: Mapping[str, float]) -> Chart:
+    """From what prices brought, cost by cost, down to what was left; items that are nothing are left out."""
+    rows: list[Spec] = []
+    level = 0.0
+    for item, share in shares.items():
+        if share:
+            rows.append({"item": item, "start": level, "end": level + share, "share": share,
+                         "kind": "earned" if share > 0 else "paid or lost"})  # fmt: skip
+            level += share
+    rows.append({"item": "net", "start": 0.0, "end": level, "share": level, "kind": "net"})
+    spec: Spec = {
+        "data": {"values": rows},
+        "height": 24 * len(rows) + 10,
+        "mark": "bar",
+        "encoding": {
+            "y": {"field": "item", "type": "nominal", "sort": None, "title": None},
+            "x": {"field": "start", "type": "quantitative", "title": "share of the start equity",
+                  "axis": {"format": "+.0%"}},
+            "x2": {"field": "end"},
+            "color": {"field": "kind", "type": "nominal", "legend": {"title": None, "orient": "bottom"},
+                      "scale": {"domain": ["net", "paid or lost", "earned"]}},
+            "tooltip": [{"field": "item"}, {"field": "share", "format": "+.2%"}],
+        },
+    }  # fmt: skip
+    return Chart(name, title, caption, spec)
+
+
+def histogram(
+    name: str, *, title: str, caption: str, table: str, agent: str, field: str, label: str
+) -> Chart:
+    """Bars of one agent in a ready-made histogram with the columns `agent`, `field` (bin) and `share`."""
+    ends = [
+        {"calculate": f"datum.{field} {sign} 0.04", "as": end} for sign, end in (("-", "from"), ("+", "to"))
+    ]
     spec: Spec = {
         "data": {"name": table},
-        "facet": {"field": "agent", "type": "nominal", "title": None, "header": {"labelFontWeight": "bold"}},
-        "columns": 4,
-        "spec": {
-            "width": 150,
-            "height": 90,
-            "mark": "bar",
-            "encoding": {
-                "x": {"field": field, "type": "ordinal", "title": label, "axis": {"labelAngle": 0}},
-                "y": {"field": "share", "type": "quantitative", "title": None, "axis": {"format": ".0%"}},
-                "tooltip": [{"field": field, "title": label}, {"field": "share", "format": ".1%"}],
-            },
+        "height": 160,
+        "transform": [{"filter": {"field": "agent", "equal": agent}}, *ends],
+        "mark": "bar",
+        "encoding": {
+            "x": {"field": "from", "type": "quantitative", "title": label, "scale": {"domain": [-1.05, 1.05]},
+                  "axis": {"format": "+.1f", "values": [-1, -0.5, 0, 0.5, 1]}},
+            "x2": {"field": "to"},
+            "y": {"field": "share", "type": "quantitative", "title": None, "axis": {"format": ".0%"}},
+            "y2": {"datum": 0},
+            "tooltip": [{"field": field, "title": label}, {"field": "share", "format": ".1%"}],
         },
-    }
+    }  # fmt: skip
+    return Chart(name, title, caption, spec)
+
+
+def profile(name: str, *, title: str, caption: str, table: str, agents: Sequence[str]) -> Chart:
+    """Share of the runs above each value, one falling line an agent (Agarwal et al. 2021)."""
+    spec: Spec = {
+        "data": {"name": table},
+        "height": 240,
+        "transform": [{"filter": {"field": "agent", "oneOf": list(agents)}}],
+        "mark": {"type": "line", "interpolate": "step-after"},
+        "encoding": {
+            "x": {"field": "sharpe", "type": "quantitative", "title": "Sharpe ratio a year, fold by fold"},
+            "y": {"field": "share", "type": "quantitative", "title": "share of runs above",
+                  "axis": {"format": ".0%"}},
+            "color": {"field": "agent", "type": "nominal", "scale": {"domain": list(agents)},
+                      "legend": {"title": None, "orient": "bottom"}},
+            "tooltip": [{"field": "agent"}, {"field": "sharpe", "format": ".2f"},
+                        {"field": "share", "format": ".0%"}],
+        },
+    }  # fmt: skip
     return Chart(name, title, caption, spec)
 
 

@@ -18,9 +18,9 @@ from markupsafe import Markup
 from ruamel.yaml import YAML
 from ruamel.yaml.compat import StringIO
 
-from pipelines.evaluation.verdict import RULES
+from pipelines.backtest import MONEY
 from pipelines.params import Params
-from pipelines.report import charts, tables
+from pipelines.report import charts, forecast_charts, pictures, tables, words
 from pipelines.report.charts import Chart
 from pipelines.stage import rounded
 
@@ -32,9 +32,11 @@ class Inputs(NamedTuple):
     """What the page is made from.
 
     evidence: what stands behind the comparison (`metrics/evidence.json`).
-    prices: [symbol, time, close, relative], thinned; gaps: [symbol, after, before, missing_bars].
-    curves, exposures, costs: the plot series of `compare`; training: [job, step, metric, value, family].
-    figures: family or "baselines" -> agent -> {"median", "runs"}.
+    figures: family or "baselines" -> agent -> {"median", "runs", perhaps "model"}.
+    reasons: family -> how one decision came about (`results/reasons`), empty for those that cannot say.
+    series: the plot series of `compare` by name, and `training` [job, step, metric, value], `prices`
+        [symbol, time, close, relative], `gaps` [symbol, after, before, missing_bars].
+    hallucinated: `metrics/hallucinated.json`, where there is one.
     """
 
     params: Params
@@ -43,13 +45,10 @@ class Inputs(NamedTuple):
     features: Mapping[str, Any]
     evidence: Mapping[str, Any]
     figures: Mapping[str, Mapping[str, Any]]
-    curves: pl.DataFrame
-    exposures: pl.DataFrame
-    costs: pl.DataFrame
-    training: pl.DataFrame
-    prices: pl.DataFrame
-    gaps: pl.DataFrame
+    reasons: Mapping[str, Mapping[str, Any]]
+    series: Mapping[str, pl.DataFrame]
     code: str
+    hallucinated: Mapping[str, Any] | None = None
 
 
 class Banner(NamedTuple):
@@ -57,63 +56,154 @@ class Banner(NamedTuple):
     text: str
 
 
+class Section(NamedTuple):
+    """One agent: what is said, drawn and tabled of it."""
+
+    name: str
+    kind: str
+    standing: list[str]
+    behaviour: list[Chart]
+    model: list[str]
+    forecasts: list[Chart]
+    regimes: list[str]
+    reasons: str  # where the pictures are from, empty without any
+    pictures: list[Chart]
+    runs: tables.Table
+    what_if: tables.Table | None
+
+
 def render(inputs: Inputs) -> str:
     """The whole page as HTML."""
-    import vl_convert
-
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    drawn = _charts(inputs)
     agents = inputs.comparison["agents"]
+    ranked = tables.agents(agents)
+    names = [row.cells[0] for row in ranked.rows]
+    common = _charts(inputs, names)
+    sections = [
+        _section(name, inputs) for name in names if any(name in group for group in inputs.figures.values())
+    ]
+    drawn = [*common, *(chart for section in sections for chart in _of(section))]
+    dreams = inputs.hallucinated
     return environment.get_template("page.html.j2").render(
         title=inputs.params.report.title,
-        headline=headline(agents),
+        headline=words.headline(agents),
         page=_identity(inputs),
         banners=_banners(inputs),
-        agents=tables.agents(agents),
+        agents=ranked,
         agents_note=_agents_note(inputs),
-        charts={chart.name: chart for chart in drawn},
-        costs=tables.costs(inputs.costs),
-        details=[
-            {"name": name, "runs": tables.runs(found["runs"]), "what_if": _what_if(name, inputs)}
-            for group in inputs.figures.values()
-            for name, found in group.items()
-        ],
+        charts={chart.name: chart for chart in common},
+        costs=tables.costs(inputs.series["costs"]),
+        sections=sections,
+        standing=tables.standing(inputs.evidence, names),
         differences=tables.differences(inputs.evidence["differences"], _learned(inputs)),
+        dreams=None if dreams is None else tables.hallucinated(dreams.get("facts", {})),
+        dream_words=[] if dreams is None else words.hallucinated(dreams),
         data=tables.data_quality(inputs.data),
         warnings=_warnings(inputs.data),
-        method=_method(inputs),
+        method=words.method(inputs.params, inputs.comparison, inputs.features),
         parameters=_yaml(inputs.params),
         footer="Simulated results say how an agent would have done, not how it will do.",
         style=Markup((TEMPLATES / "page.css").read_text("utf-8")),
         script=Markup((TEMPLATES / "page.js").read_text("utf-8")),
-        bundle=Markup(_inline(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", VEGA_LITE))),
+        bundle=Markup(_bundle()),
         tables_json=Markup(_json(_rows(inputs))),
         charts_json=Markup(_json({chart.name: _described(chart) for chart in drawn})),
     )
 
 
-def headline(agents: Mapping[str, Mapping[str, Any]]) -> str:
-    """One sentence: whether any learned agent is worth trusting."""
-    learned = {name: found for name, found in agents.items() if found["kind"] == "learned"}
-    best = [name for name, found in learned.items() if found.get("verdict") == "better than buy and hold"]
-    good = [name for name, found in learned.items() if found.get("verdict") == "better than zero"]
-    if best:
-        return f"{_listed(best)} did better than buy and hold, beyond what luck explains."
-    if good:
-        return f"{_listed(good)} earned more than nothing, but not provably more than buy and hold."
-    if not learned:
-        return "No agent was trained."
-    worse = [name for name, found in learned.items() if found.get("verdict") == "worse than doing nothing"]
-    if len(worse) == len(learned):
-        return "Doing nothing would have been better than every agent here."
-    return "No agent can be told apart from doing nothing. None of them deserves your money yet."
+def plots_page() -> str:
+    """The page that `dvc plots` fills, with the chart library inside; its placeholders are DVC's."""
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n{refresh_tag}\n'
+        f'<title>Plots</title>\n<link rel="icon" href="data:,">\n<script>{_bundle()}</script>\n</head>\n'
+        "<body>\n{plot_divs}\n</body>\n</html>\n"
+    )
 
 
-def _listed(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
+def _bundle() -> str:
+    """The chart library, safe inside a script element."""
+    import vl_convert
+
+    return _inline(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", VEGA_LITE))
+
+
+def _of(section: Section) -> list[Chart]:
+    return [*section.behaviour, *section.forecasts, *section.pictures]
+
+
+def _section(name: str, inputs: Inputs) -> Section:
+    figures = next(group[name] for group in inputs.figures.values() if name in group)
+    agents, evidence = inputs.comparison["agents"], inputs.evidence
+    learned = agents[name]["kind"] == "learned"
+    model = figures.get("model")
+    told = inputs.reasons.get(name) or {}
+    regimes = evidence.get("regimes", {}).get(name)
+    account = inputs.params.account
+    return Section(
+        name=name,
+        kind=agents[name]["kind"],
+        standing=words.standing(name, agents, confidence=inputs.params.evaluation.confidence)
+        if learned
+        else [],
+        behaviour=_behaviour(name, inputs) if learned else [],
+        model=words.model(model) if model else [],
+        forecasts=_forecasts(name, model, regimes, inputs),
+        regimes=words.regimes(regimes) if regimes else [],
+        reasons=f"The decision at {told['time']} UTC, fold {told['fold']}, seed {told['seed']}."
+        if told
+        else "",
+        pictures=pictures.drawn(
+            name,
+            told.get("pictures", {}),
+            grid=account.grid if account.actions == "grid" else None,
+            observed=told.get("observation", []),
+        ),
+        runs=tables.runs(figures["runs"]),
+        what_if=tables.what_if(evidence["what_if"][name]) if name in evidence["what_if"] else None,
+    )
+
+
+def _behaviour(name: str, inputs: Inputs) -> list[Chart]:
+    paid = inputs.series["costs"].filter(pl.col("agent") == name)
+    found = dict(zip(paid["item"], paid["share"], strict=True))
+    shares = {item: found[item] for item in MONEY if item in found}
+    return [
+        charts.histogram(
+            f"positions_{name}",
+            title="Share of time at each net exposure",
+            caption="Over all folds and seeds. One single bar is an agent that does not decide.",
+            table="exposures",
+            agent=name,
+            field="exposure",
+            label="net exposure",
+        ),
+        charts.waterfall(
+            f"waterfall_{name}",
+            title="From what prices brought to what was left",
+            caption="Sums over the test bars, as a share of the start equity of a fold; mean over folds "
+            "and seeds.",
+            shares=shares,
+        ),
+    ]
+
+
+def _forecasts(
+    name: str, model: Mapping[str, Any] | None, regimes: Mapping[str, Any] | None, inputs: Inputs
+) -> list[Chart]:
+    drawn = []
+    if model:
+        ranges = "coverage" in model["held"]
+        drawn += [forecast_charts.fan(name, ranges=ranges), forecast_charts.planned(name)]
+        if ranges:
+            drawn += [forecast_charts.coverage(name), forecast_charts.transform(name)]
+    spans = inputs.series["regimes"].filter(pl.col("agent") == name)
+    if regimes and not spans.is_empty():
+        symbol = inputs.params.data.symbols[0]
+        drawn.append(forecast_charts.regimes(name, first=str(spans["start"].min()), symbol=symbol))
+    return drawn
 
 
 def _identity(inputs: Inputs) -> dict[str, Any]:
@@ -122,7 +212,9 @@ def _identity(inputs: Inputs) -> dict[str, Any]:
     return {
         "market": f"{market}: {', '.join(data.symbols)} at {data.interval}",
         "window": f"{data.start} to {data.end}",
-        "folds": split.folds,
+        "folds": f"{split.folds} walk-forward folds"
+        if split.method == "walk_forward"
+        else f"cross-validated over {split.blocks} blocks",
         "seeds": split.seeds,
         "data_hash": inputs.comparison["data"],
         "code_hash": inputs.code[:12],
@@ -164,49 +256,13 @@ def _warnings(data: Mapping[str, Any]) -> list[str]:
     return [str(warning) for warning in found] if isinstance(found, list) else []
 
 
-def _method(inputs: Inputs) -> list[str]:
-    params = inputs.params
-    split, account = params.split, params.account
-    rules = "; ".join(f"“{rule.name}”: {rule.when}" for rule in RULES)
-    return [
-        f"{split.folds} folds: train on {split.train_bars:,} bars, leave out "
-        f"{split.purge_bars + split.embargo_bars}, test on the next {split.test_bars:,}; scalers are fitted "
-        "on the training bars of their own fold.",
-        "A decision at the close of a bar is filled at the open of the next one, worse by half the spread, "
-        "slippage and impact; fees are paid on the traded notional. Nothing is filled backwards.",
-        f"Costs: fee {account.fee_bps} bp, half-spread {account.half_spread_bps} bp, slippage "
-        f"{account.slippage_bps} bp of the traded notional; leverage at most {account.leverage}.",
-        f"{split.seeds} seeds a fold. Every figure, test and curve is of the whole walk-forward path with "
-        "the equity split evenly between the seeds; intervals come from the stationary bootstrap "
-        f"({params.evaluation.replications} records, blocks of "
-        f"{inputs.comparison['family']['block_bars']:.0f} bars on average).",
-        _family(inputs),
-        f"Verdicts, the first rule that applies: {rules}.",
-        "Features pass the leak gate: each is recomputed on histories that end earlier "
-        f"({inputs.features['features']} features, {inputs.features['warm_up_bars']} bars of warm-up).",
-    ]
-
-
-def _family(inputs: Inputs) -> str:
-    """The tests of all agents at once, in words."""
-    family = inputs.comparison["family"]
-    said = []
-    for key, claim in (("spa_zero", "earns more than zero"), ("spa_hold", "earns more than buy and hold")):
-        if family[key] is not None:
-            said.append(f"no agent {claim}: p = {family[key]:.3f} (Hansen's superior predictive ability)")
-    if family["overfitting"] is not None:
-        said.append(
-            f"probability that picking the best agent here is overfitting: {family['overfitting']:.0%}"
-        )
-    return "Tests of all agents at once: " + ("; ".join(said) or "none could be made") + "."
-
-
-def _charts(inputs: Inputs) -> list[Chart]:
+def _charts(inputs: Inputs, names: Sequence[str]) -> list[Chart]:
+    """The charts that hold all agents, and the data's."""
     agents = inputs.comparison["agents"]
-    names = [row.cells[0] for row in tables.agents(agents).rows]
     learned = [name for name in names if agents[name]["kind"] == "learned"]
-    common: dict[str, Any] = {"table": "curves", "agents": names, "learned": learned}
+    common: dict[str, Any] = {"table": "equity", "agents": names, "learned": learned}
     best = max(names, key=lambda name: agents[name]["total_return"] or 0.0)
+    gaps, training = inputs.series["gaps"], inputs.series["training"]
     drawn = [
         charts.line_over_time(
             "equity",
@@ -247,24 +303,25 @@ def _charts(inputs: Inputs) -> list[Chart]:
             table="costs",
             agents=names,
         ),
-        charts.histogram(
-            "positions",
-            title="Share of time at each net exposure",
-            caption="One panel an agent, over all folds and seeds.",
-            table="exposures",
-            field="exposure",
-            label="net exposure",
+        charts.profile(
+            "profile",
+            title="Performance profile",
+            caption="Share of the folds and seeds of each agent whose Sharpe ratio is above the value "
+            "below: a "
+            "line further right and higher is better, a steep one is reliable.",
+            table="profile",
+            agents=names,
         ),
         charts.price_with_gaps(
             "price",
             title="The price, and where it is missing",
-            caption=f"Log scale; red where bars are missing ({len(inputs.gaps)} hole(s)).",
+            caption=f"Log scale; red where bars are missing ({len(gaps)} hole(s)).",
             prices="prices",
             gaps="gaps",
-            holes=not inputs.gaps.is_empty(),
+            holes=not gaps.is_empty(),
         ),
     ]
-    if not inputs.training.is_empty():
+    if not training.is_empty():
         drawn.append(
             charts.training_curves(
                 "training",
@@ -277,14 +334,7 @@ def _charts(inputs: Inputs) -> list[Chart]:
 
 
 def _rows(inputs: Inputs) -> dict[str, list[dict[str, Any]]]:
-    frames = {
-        "curves": inputs.curves,
-        "exposures": inputs.exposures,
-        "costs": inputs.costs,
-        "training": _results_only(inputs.training),
-        "prices": inputs.prices,
-        "gaps": inputs.gaps,
-    }
+    frames = {**inputs.series, "training": _results_only(inputs.series["training"])}
     return {name: rounded(frame.to_dicts(), 5) for name, frame in frames.items()}
 
 
@@ -295,11 +345,6 @@ def _described(chart: Chart) -> charts.Spec:
 
 def _learned(inputs: Inputs) -> list[str]:
     return [name for name, found in inputs.comparison["agents"].items() if found["kind"] == "learned"]
-
-
-def _what_if(name: str, inputs: Inputs) -> tables.Table | None:
-    found = inputs.evidence["what_if"].get(name)
-    return None if found is None else tables.what_if(found)
 
 
 def _results_only(training: pl.DataFrame) -> pl.DataFrame:

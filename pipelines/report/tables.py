@@ -143,6 +143,71 @@ def differences(pairs: Sequence[Mapping[str, Any]], learned: Sequence[str]) -> T
     return Table([Column("pair"), Column("a year", "difference of the mean returns"), Column("95 %")], rows)
 
 
+def standing(evidence: Mapping[str, Any], order: Sequence[str]) -> Table:
+    """Ranks over the folds, the spread over folds and seeds, and who may be the best of all."""
+    rows = []
+    for name in order:
+        rank, best, spread = (evidence[key].get(name) for key in ("ranks", "best", "runs"))
+        if rank is None:
+            continue
+        interval = spread["interval"]
+        rows.append(
+            Row(
+                "",
+                [
+                    name,
+                    f"{rank['mean_rank']:.1f}",
+                    share(rank["share_first"]),
+                    number(spread["median"]),
+                    NOTHING if interval is None else f"{interval[0]:.1f} … {interval[1]:.1f}",
+                    NOTHING
+                    if spread["lower_quartile"] is None
+                    else f"{spread['lower_quartile']:.1f} … {spread['upper_quartile']:.1f}",
+                    "yes" if best["included"] else "no",
+                    probability(best["p"]),
+                ],
+            )
+        )
+    columns = [
+        Column("agent"),
+        Column("mean rank", "by return, fold by fold; 1 is best"),
+        Column("folds first", "share of the folds in which it stood first"),
+        Column("median Sharpe", "over folds and seeds"),
+        Column("95 %", "of the median; folds and seeds resampled"),
+        Column("middle half", "of the folds and seeds"),
+        Column("may be best", "in the model confidence set at 90 %"),
+        Column("p", "of being as good as the best"),
+    ]
+    return Table(columns, rows)
+
+
+def hallucinated(facts: Mapping[str, Mapping[str, Sequence[float]]]) -> Table:
+    """Every fact of the market beside the same one of the invented market."""
+
+    def cell(values: Sequence[float] | None) -> str:
+        if not values:
+            return NOTHING
+        estimate, *ends = values
+        return f"{estimate:.3g}" + (f" ({ends[0]:.3g} … {ends[1]:.3g})" if len(ends) == 2 else "")
+
+    rows = []
+    for name, sides in facts.items():
+        source, dream = sides.get("source"), sides.get("dream")
+        known = source is not None and dream is not None and len(source) == len(dream) == 3
+        overlap = known and source[1] <= dream[2] and dream[1] <= source[2]  # type: ignore[index]
+        same = NOTHING if not known else "yes" if overlap else "no"
+        rows.append(Row("", [name.replace("_", " "), cell(source), cell(dream), same]))
+    return Table(
+        [
+            Column("fact"),
+            Column("market"),
+            Column("invented"),
+            Column("overlap", "do the intervals overlap?"),
+        ],
+        rows,
+    )
+
+
 def costs(shares: pl.DataFrame) -> Table:
     """Ledger items as columns, agents as rows; their sum is the net result."""
     wide = shares.pivot("item", index="agent", values="share", maintain_order=True)

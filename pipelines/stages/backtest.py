@@ -1,7 +1,8 @@
 """backtest <family|baselines>: every agent walks through the test window of its fold, after every cost.
 
-Writes the ledgers (`results/<name>.parquet`) and the figures of every fold and seed
-(`metrics/<name>.json`). `baselines` runs the rules, and on a simulated market the oracle.
+Writes the ledgers (`results/<name>.parquet`), what the agents foretold (`results/forecasts`) and how one
+decision came about (`results/reasons`), and the figures of every fold and seed (`metrics/<name>.json`).
+`baselines` runs the rules, and on a simulated market the oracle.
 """
 
 from __future__ import annotations
@@ -9,16 +10,17 @@ from __future__ import annotations
 import argparse
 import sys
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 import models
-from pipelines import backtest, experiment, jobs, layout, params, stage
+from pipelines import backtest, experiment, forecasts, jobs, layout, params, stage
 from pipelines.candles import periods_per_year
 from pipelines.dataset import Dataset
+from pipelines.evaluation import forecasts as quality
 from pipelines.evaluation.metrics import summarise
 from pipelines.experiment import Job
 from pipelines.features.scaling import Scaler
@@ -31,26 +33,69 @@ BASELINES = "baselines"
 HEADLINES = ("total_return", "sharpe", "max_drawdown", "turnover_per_year", "gross_exposure", "cost_total")
 
 
+class Walked(NamedTuple):
+    """What is left of one job: its ledger, its scored forecasts, and the reasons of one decision."""
+
+    ledger: pl.DataFrame
+    forecasts: pl.DataFrame
+    reasons: dict[str, Any]
+
+
 def run(name: str) -> str:
     settings = params.load()
     if name == BASELINES:
         frame = rules(settings)
+        found = figures(frame, settings)
     else:
-        frame = pl.concat(jobs.run(walk, experiment.jobs(name, settings), label=f"backtest {name}"))
+        walks = jobs.run(walk, experiment.jobs(name, settings), label=f"backtest {name}")
+        frame = pl.concat(walked.ledger for walked in walks)
+        foretold = pl.concat(walked.forecasts for walked in walks)
+        stage.write_table(foretold, layout.forecasts(name), f"{NAME}-{name}")
+        reasons = next((walked.reasons for walked in walks if walked.reasons), {})
+        stage.write_json(reasons, layout.reasons(name), f"{NAME}-{name}")
+        found = figures(frame, settings)
+        asked = settings.evaluation
+        model = quality.figures(
+            foretold, replications=asked.replications, level=asked.confidence, seed=settings.seed
+        )
+        if model is not None:
+            found[name]["model"] = stage.rounded(model, 4)
     stage.write_table(frame, layout.results(name), f"{NAME}-{name}")
-    stage.write_json(figures(frame, settings), layout.metrics(name), f"{NAME}-{name}")
+    stage.write_json(found, layout.metrics(name), f"{NAME}-{name}")
     return f"{name}: {frame.select('agent', 'fold', 'seed').n_unique()} paths, {len(frame)} bars"
 
 
-def walk(job: Job) -> pl.DataFrame:
-    """One trained agent through its test window."""
+def walk(job: Job) -> Walked:
+    """One trained agent through its test window (of cross-validation: its windows, each by itself)."""
     folder = layout.ARTIFACTS / job.family / layout.job(job.fold, job.seed)
     data = experiment.dataset(job.params)
-    fold = experiment.folds(job.params, len(data.times))[job.fold]
-    env = experiment.test_env(data, fold, Scaler.load(folder / "scaler.json"), job.params)
-    walked = backtest.run_agent(models.load(folder), env, seed=job.consumed_seed)
-    times = data.times[fold.test.rows]
-    return backtest.table(job.family, job.fold, job.seed, times, data.symbols, walked)
+    scaler = Scaler.load(folder / "scaler.json")
+    agent, seed = models.load(folder), job.consumed_seed
+    asked = job.params.evaluation.forecast
+    ledgers, foretold = [], []
+    for fold, path in experiment.tested(job, len(data.times)):
+        env = experiment.test_env(data, fold, scaler, job.params)
+        probed = forecasts.probe_steps(fold.test.bars, asked)
+        walked = backtest.run_agent(agent, env, seed=seed, probe_at=probed)
+        times = data.times[fold.test.rows]
+        label = job.family, fold.index, experiment.path_seed(job, path)
+        ledgers.append(backtest.table(*label, times, data.symbols, walked))
+        past = experiment.joined([data.window(*window) for window in fold.windows]).bars
+        scores = forecasts.foretell(agent, env, walked, past=past, asked=asked, seed=seed)
+        foretold.append(forecasts.labelled(scores, *label))
+    reasons: dict[str, Any] = {}
+    last = experiment.jobs(job.family, job.params)[-1].fold
+    if job.fold == last and job.seed == 0 and walked.probes:
+        middle = walked.probes[len(walked.probes) // 2]
+        if pictures := forecasts.reasons(agent, middle, seed=seed):
+            reasons = {
+                "fold": job.fold,
+                "seed": job.seed,
+                "time": str(times[middle.step].astype("datetime64[m]")),
+                "observation": experiment.observed(data),
+                "pictures": pictures,
+            }
+    return Walked(pl.concat(ledgers), pl.concat(foretold), reasons)
 
 
 def rules(settings: Params) -> pl.DataFrame:

@@ -1,4 +1,8 @@
-"""report: one self-contained page for people, `reports/index.html`."""
+"""report: one self-contained page for people, `reports/index.html`.
+
+Beside it lies `reports/plots.html`, the empty page that `dvc plots` fills: with the chart library in it,
+so that comparing commits needs no network either.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +15,14 @@ import polars as pl
 
 from pipelines import candles, layout, params, stage
 from pipelines.params import Params
-from pipelines.report.page import Inputs, render
+from pipelines.report.page import Inputs, plots_page, render
 from pipelines.stages.backtest import BASELINES
 from pipelines.stages.train import CURVE
 
 NAME = "report"
+SERIES = (
+    "equity", "exposures", "costs", "profile", "coverage", "transform", "planned", "fan", "regimes",
+)  # fmt: skip
 LIMIT_BYTES = 5_000_000
 
 
@@ -24,6 +31,8 @@ def report() -> str:
     page = render(inputs(settings))
     with stage.replacing(layout.PAGE, NAME) as path:
         path.write_text(page, "utf-8")
+    with stage.replacing(layout.PLOTS_PAGE, NAME) as path:
+        path.write_text(plots_page(), "utf-8")
     size = len(page.encode())
     if size > LIMIT_BYTES:
         print(f"warning: the page has {size / 1e6:.1f} MB; lower report.points", file=sys.stderr)
@@ -40,15 +49,17 @@ def inputs(settings: Params) -> Inputs:
         features=_json(layout.FEATURE_METRICS),
         evidence=_json(layout.EVIDENCE),
         figures={name: _json(layout.metrics(name)) for name in [*settings.agents, BASELINES]},
-        curves=pl.read_csv(layout.PLOTS / "equity.csv"),
-        exposures=pl.read_csv(layout.PLOTS / "exposures.csv"),
-        costs=pl.read_csv(layout.PLOTS / "costs.csv"),
-        training=_training(settings, points),
-        prices=_prices(points),
-        gaps=pl.read_parquet(layout.CHECKED / "gaps.parquet").with_columns(
-            pl.col("after", "before").dt.strftime("%Y-%m-%dT%H:%M")
-        ),
+        reasons={name: _json(layout.reasons(name)) for name in settings.agents},
+        series={
+            **{name: pl.read_csv(layout.PLOTS / f"{name}.csv", infer_schema_length=None) for name in SERIES},
+            "training": _training(settings, points),
+            "prices": _prices(points),
+            "gaps": pl.read_parquet(layout.CHECKED / "gaps.parquet").with_columns(
+                pl.col("after", "before").dt.strftime("%Y-%m-%dT%H:%M")
+            ),
+        },
         code=stage.code_hash(),
+        hallucinated=_json(layout.HALLUCINATED) if layout.HALLUCINATED.exists() else None,
     )
 
 

@@ -49,9 +49,12 @@ def train_one(job: Job) -> Path:
 def train_into(folder: Path, job: Job) -> None:
     """Trains one agent into `folder`, which carries on where an earlier attempt was killed."""
     data = experiment.dataset(job.params)
-    fold = experiment.folds(job.params, len(data.times))[job.fold]
+    tested = experiment.tested(job, len(data.times))
+    fold = tested[0].fold
     scaler = experiment.fit_scaler(data, fold, job.params)
-    origin = origins.origin_of(job, until=data.times[fold.train.stop - 1])
+    # In cross-validation training goes on after a test window; what it starts from must not have seen that.
+    last = min(fold.train.stop, *(each.fold.test.start for each in tested)) - 1
+    origin = origins.origin_of(job, until=data.times[last])
     folder.mkdir(parents=True, exist_ok=True)
     points = folder / "points.jsonl"
 

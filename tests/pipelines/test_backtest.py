@@ -64,13 +64,14 @@ def test_an_agent_and_the_same_weights_end_with_the_same_money() -> None:
     env = TradingVectorEnv(
         data.bars, data.features[:, :, 0], COSTS, grid=GRID, episode_bars=None, start="first"
     )
-    ledger, targets, said = backtest.run_agent(agent, env, seed=0)
+    ledger, targets, said, probes = backtest.run_agent(agent, env, seed=0)
     expected = simulate(data.bars, np.asarray(GRID)[script][:, None], COSTS)
     np.testing.assert_allclose(ledger.equity, expected.equity[1:], rtol=1e-12)
     np.testing.assert_allclose(ledger.fees, expected.fees[1:], rtol=1e-12, atol=1e-9)
     assert [seen[0] for seen in agent.seen] == list(range(len(data.times) - 1))
     np.testing.assert_array_equal(said["value"], np.arange(len(data.times) - 1))
     assert "odd" not in said  # not one number a path
+    assert probes == ()
     np.testing.assert_array_equal(targets[:, 0], np.asarray(GRID)[script][:-1])
 
 

@@ -11,14 +11,17 @@ import numpy as np
 import polars as pl
 import pytest
 
-from pipelines import comparison, experiment, layout, whatif
+from pipelines import comparison, experiment, forecasts, labels, layout, series, whatif
 from pipelines.backtest import run_rule, table
 from pipelines.dataset import Dataset
+from pipelines.evaluation import forecasts as quality
 from pipelines.market.account import Bars
 from pipelines.market.costs import Costs
 from pipelines.market.env import random_walk
 from pipelines.params import Params
-from pipelines.report.page import Inputs, headline, render
+from pipelines.report import pictures, words
+from pipelines.report.page import Inputs, render
+from pipelines.report.words import headline
 from tests.pipelines.browser import console, dom, needs_chromium
 
 HOSTILE = "</script><img src=x onerror=alert(1)>"
@@ -62,14 +65,66 @@ def results(drift: float = 0.0, seed: int = 0) -> tuple[dict[str, pl.DataFrame],
     return frames, data
 
 
+def forecast_table(name: str, seed: int, samples: int) -> pl.DataFrame:
+    """Forecasts of 40 probes in each of two folds, of an agent that promises a little too much."""
+    rng = np.random.default_rng(seed)
+    parts = []
+    for fold in range(2):
+        came = rng.normal(0.0, 0.005, (40, 5))
+        drawn = rng.normal(0.002, 0.005, (40, samples, 5))
+        against = quality.references(came, 0 * came, came[:, 0], rng.normal(0.0, 0.005, 500))
+        whole = pl.concat(
+            [
+                quality.scored(drawn, came, kind="held", seed=seed, against=against),
+                quality.scored(drawn, came, kind="own", seed=seed),
+            ]
+        )
+        parts.append(forecasts.labelled(whole.rename({"forecast": "probe"}), name, fold, 0))
+    return pl.concat(parts)
+
+
+REASONS: dict[str, Any] = {
+    "fold": 1, "seed": 0, "time": "2024-02-01T00:00", "observation": ["nothing", HOSTILE, "drawdown"],
+    "pictures": {
+        "tree": {"parent": [-1, 0, 0, 1], "action": [-1, 4, 2, 0], "visits": [9, 6, 2, 3],
+                 "value": [0.0, 1e-3, 0.0, 1e-4], "prior": [1.0, 0.6, 0.4, 0.2],
+                 "reward": [0.0, 1e-4, 0.0, 0.0]},
+        "beams": {"rewards": [[1e-3, 0.0], [0.0, 2e-3]], "actions": [[4, 4], [0, 2]], "score": [1.0, 2.0],
+                  "log_probability": [-1.0, -2.0]},
+        "attention": {"weight": [0.2, 0.7, 0.1]},
+        "plan": {"actions": [4, 2], "rewards": [1e-3, 0.0], "spread": [1e-3, 1e-3]},
+        "unheard of": {"x": [1.0]},
+    },
+}  # fmt: skip
+DREAMS = {
+    "facts": {"kurtosis": {"source": [5.0, 4.0, 6.0], "dream": [3.0, 2.5, 3.5]}},
+    "auc": [0.9, 0.8, 0.95],
+    "stress": 1.0,
+}
+
+
 def inputs(**changes: Any) -> Inputs:
     frames, data = results()
+    said = np.random.default_rng(0).integers(0, 2, len(frames["clever"])).astype(float)
+    frames["clever"] = frames["clever"].with_columns(info_regime=pl.Series(said))
     records = comparison.records(frames, PARAMS)
     found = comparison.compare(records, frames, learned=LEARNED, trials=2, params=PARAMS)
     found |= {"trials": {"configurations": 2, "runs": 8, "problems": [], "tips": []}, "data": "0123456789ab"}
-    runs = {name: {"median": {}, "runs": {"fold-0-seed-0": {"total_return": 0.1}}} for name in LEARNED}
+    runs: dict[str, Any] = {
+        name: {"median": {}, "runs": {"fold-0-seed-0": {"total_return": 0.1}}} for name in LEARNED
+    }
+    tables = {"clever": forecast_table("clever", 0, 32), "bear": forecast_table("bear", 1, 1)}
+    for name, foretold in tables.items():
+        runs[name]["model"] = quality.figures(foretold, replications=200, level=0.95, seed=0)
+    models = {name: runs[name]["model"] for name in LEARNED}
     evidence = comparison.standing(records, PARAMS)
     evidence["what_if"] = {name: whatif.what_if(frames[name], data, PARAMS) for name in LEARNED}
+    truth = (np.arange(BARS) // 400 % 2).astype(np.float64)
+    regimes = labels.labels_of("clever", frames["clever"], data, truth, points=50)
+    assert regimes is not None
+    evidence["regimes"] = {
+        "clever": {"rand": regimes.rand, "labels": [trait._asdict() for trait in regimes.traits]}
+    }
     made = Inputs(
         params=PARAMS,
         comparison=found,
@@ -77,16 +132,31 @@ def inputs(**changes: Any) -> Inputs:
         features={"features": 13, "warm_up_bars": 168, "leaking": []},
         evidence=evidence,
         figures={"learned": runs},
-        curves=comparison.equity_curves(records, frames, learned=LEARNED, params=PARAMS),
-        exposures=comparison.exposure_shares(frames),
-        costs=comparison.cost_shares(frames, 1e6),
-        training=pl.DataFrame({"job": ["a", "b"], "step": [1, 1], "metric": ["clever: loss"] * 2,
-                               "value": [1.0, 2.0]}),
-        prices=pl.DataFrame({"symbol": ["SIM"] * 2, "time": ["2024-01-01T00:00", "2024-01-01T01:00"],
-                             "close": [1.0, 2.0], "relative": [1.0, 2.0]}),
-        gaps=pl.DataFrame({"symbol": ["SIM"], "after": ["2024-01-01T00:00"], "before": ["2024-01-01T05:00"],
-                           "missing_bars": [4]}),
+        reasons={"clever": REASONS, "bear": {}},
+        series={
+            "equity": series.equity_curves(records, frames, learned=LEARNED, params=PARAMS),
+            "exposures": series.exposure_shares(frames),
+            "costs": series.cost_shares(frames, 1e6),
+            "profile": series.performance_profile(records),
+            "coverage": series.coverage(models),
+            "transform": series.transforms(models),
+            "planned": series.planned(models),
+            "fan": series.fans(tables),
+            "regimes": regimes.spans,
+            "training": pl.DataFrame(
+                {"job": ["a", "b"], "step": [1, 1], "metric": ["clever: loss"] * 2, "value": [1.0, 2.0]}
+            ),
+            "prices": pl.DataFrame(
+                {"symbol": ["SIM"] * 3, "close": [1.0, 2.0, 3.0], "relative": [1.0, 2.0, 3.0],
+                 "time": ["2024-01-01T00:00", "2024-01-28T01:00", "2024-02-20T00:00"]}
+            ),
+            "gaps": pl.DataFrame(
+                {"symbol": ["SIM"], "after": ["2024-01-01T00:00"], "before": ["2024-01-01T05:00"],
+                 "missing_bars": [4]}
+            ),
+        },
         code="f" * 64,
+        hallucinated=DREAMS,
     )  # fmt: skip
     return made._replace(**changes)
 
@@ -131,10 +201,12 @@ def test_every_chart_is_drawn_and_described(page: Path) -> None:
     text = dom(page, 1280)
     assert 'data-drawn="yes"' in text
     drawn = re.findall(r'<div class="chart[^>]*id="chart-(\w+)"[^>]*aria-label="([^"]+)"[^>]*>(.)', text)
-    assert {name for name, _, _ in drawn} == {
-        "equity", "drawdown", "exposure", "costs", "positions", "price", "training",
-    }  # fmt: skip
-    assert text.count("<svg") >= 7
+    common = {"equity", "drawdown", "exposure", "costs", "profile", "price", "training"}
+    each = {"positions", "waterfall", "fan", "planned"}
+    ranges, told = {"coverage", "transform", "regimes"}, {"tree", "beams", "attention", "plan"}
+    clever = {f"{name}_clever" for name in each | ranges | told}
+    assert {name for name, _, _ in drawn} == common | clever | {f"{name}_bear" for name in each}
+    assert text.count('<svg class="marks"') == len(drawn)
     assert all(len(label) > 20 for _, label, _ in drawn)
 
 
@@ -146,9 +218,9 @@ def test_what_comes_from_outside_is_escaped() -> None:
             "data": made.params.data.model_copy(update={"symbols": [HOSTILE]}),
         }
     )
-    prices = made.prices.with_columns(symbol=pl.lit(HOSTILE))
+    prices = made.series["prices"].with_columns(symbol=pl.lit(HOSTILE))
     data = {"symbols": {HOSTILE: {"rows": 1}}, "warnings": [HOSTILE]}
-    text = render(made._replace(params=hostile, prices=prices, data=data))
+    text = render(made._replace(params=hostile, series={**made.series, "prices": prices}, data=data))
     assert "<img src=x" not in text.replace(r"<\/script><img src=x", "")
     assert "&lt;/script&gt;&lt;img src=x" in text
 
@@ -211,3 +283,64 @@ def test_the_recorded_decisions_replay_to_the_recorded_result() -> None:
     assert found["delay"][0]["total_return"] == found["costs"][2]["total_return"]
     sizes = [outcome["total_return"] for outcome in found["size"]]
     assert sizes == sorted(sizes, reverse=True)
+
+
+def test_the_page_says_in_words_what_a_model_is_worth() -> None:
+    text = " ".join(render(inputs()).split())
+    assert "Its 80 % range for the next 5 bars held the truth" in text
+    assert "For its own decisions it promised +2" in text
+    assert "It foretells one number and no range" in text  # of the one with a single path
+    assert "Agreement with the simulator&#39;s true regimes" in text
+    assert "A classifier can easily tell invented stretches from real ones" in text
+    assert '<td class="figure">no</td>' in text[text.index("kurtosis") :][:400]
+
+
+@pytest.mark.parametrize(
+    ("covered", "word"), [(0.8, "about right"), (0.5, "too sure of itself"), (0.95, "too timid")]
+)
+def test_coverage_is_judged_beside_what_it_claims(covered: float, word: str) -> None:
+    model = {
+        "horizon": 3, "probes": 900, "held": {"coverage": {"80": [covered] * 3}},
+        "own": {"dreamed": 3.1e-4, "earned": -2e-5, "dream_gap_low": 1e-4, "dream_gap_high": 5e-4},
+    }  # fmt: skip
+    first, promise = words.model(model)
+    assert first == f"Its 80 % range for the next 3 bars held the truth {covered:.0%} of the time: {word}."
+    assert promise.startswith("For its own decisions it promised +3.1 bp a bar and earned -0.2: optimistic")
+
+
+def test_a_large_tree_is_cut_to_its_most_visited_part() -> None:
+    rng = np.random.default_rng(0)
+    parent, visits = [-1], [10_000]
+    for node in range(1, 400):
+        parent.append(int(rng.integers(0, node)))
+        visits.append(int(visits[parent[node]] * rng.uniform(0.2, 0.9)))
+    zeros = [0.0] * 400
+    found = {"parent": parent, "action": [0] * 400, "visits": visits, "value": zeros, "prior": zeros,
+             "reward": zeros}  # fmt: skip
+    chart = pictures.tree("a", found, pictures.exposure_words([-1.0, 1.0]))
+    rows = chart.spec["data"]["values"]
+    assert len(rows) == pictures.MOST_NODES
+    assert "60 most visited of 400" in chart.caption
+    left_out = sorted(visits)[: 400 - pictures.MOST_NODES]
+    assert min(row["visits"] for row in rows) >= max(left_out)
+    spots = [(row["x"], row["y"]) for row in rows]
+    assert len(set(spots)) == len(spots)  # no position hides another
+    assert sum(row["label"] == "now" for row in rows) == 1
+
+
+def test_actions_are_said_as_exposures() -> None:
+    assert pictures.exposure_words([-1.0, 0.0, 1.0])([0, 2]) == "-1 +1"
+    assert pictures.exposure_words(None)([0.25]) == "+0.25"
+
+
+def test_regimes_are_thinned_to_stretches_and_named() -> None:
+    frames, data = results()
+    rows = frames["clever"].height
+    frame = frames["clever"].with_columns(info_regime=pl.Series(np.arange(rows) // 100 % 2 * 1.0))
+    found = labels.labels_of("clever", frame, data, None, points=11)
+    assert found is not None
+    assert found.rand is None
+    assert len(found.spans) <= 11
+    assert set(found.spans["regime"]) <= {trait.name for trait in found.traits}
+    assert found.spans["start"].to_list()[1:] == found.spans["end"].to_list()[:-1]
+    assert labels.labels_of("bear", frames["bear"], data, None, points=11) is None

@@ -9,6 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipelines import experiment
+from pipelines.dataset import Dataset
+from pipelines.market.account import Bars
+from pipelines.market.env import random_walk
+from pipelines.params import Params
 from pipelines.splits import Window, backtest_paths, combinatorial_purged, walk_forward
 
 
@@ -146,3 +151,67 @@ def test_combinatorial_refuses_what_leaves_nothing() -> None:
         combinatorial_purged(2, folds=3, test_folds=1)
     with pytest.raises(ValueError, match="leave none to train on"):
         combinatorial_purged(30, folds=3, test_folds=2, purge_bars=10)
+
+
+def crossed(**changes: int) -> Params:
+    split = {
+        "method": "combinatorial",
+        "blocks": 6,
+        "test_blocks": 2,
+        "purge_bars": 3,
+        "embargo_bars": 2,
+        "seeds": 2,
+    }
+    return Params.model_validate({"split": split | changes})
+
+
+def test_every_path_of_a_cross_validation_is_one_whole_history() -> None:
+    """What the stages label `fold` and `seed`: each block once a path and seed, by one that never saw it."""
+    params = crossed()
+    jobs = experiment.jobs("dqn", params)
+    assert len(jobs) == 15 * 2
+    seen: dict[tuple[int, int], int] = {}
+    for job in jobs:
+        assert len(experiment.tested(job, 600)) == 2
+        for fold, path in experiment.tested(job, 600):
+            key = fold.index, experiment.path_seed(job, path)
+            assert key not in seen
+            seen[key] = job.fold
+            for window in fold.windows:
+                assert window.stop <= fold.test.start - 3 or window.start >= fold.test.stop + 5
+    assert set(seen) == {(block, seed) for block in range(6) for seed in range(10)}
+    tests = [fold.test for fold in experiment.folds(params, 600)]
+    assert [*tests[0]] == [1, 100]  # the first bar has no decision before it
+    assert [window.stop for window in tests[:-1]] == [window.start for window in tests[1:]]
+    assert tests[-1].stop == 600
+
+
+def test_a_cross_validated_agent_learns_from_all_its_stretches_and_from_no_other() -> None:
+    bars = 600
+    market = random_walk(bars)
+    data = Dataset(
+        symbols=("SIM",),
+        names=("row",),
+        interval="1h",
+        times=np.datetime64("2024-01-01", "ms") + np.arange(bars) * np.timedelta64(1, "h"),
+        bars=Bars(*market),
+        features=np.arange(bars, dtype=float)[:, None, None],
+        segment=(np.arange(bars) >= 450).astype(np.int32),
+        filled=np.zeros((bars, 1), bool),
+    )
+    params = crossed(seeds=1)
+    fold = experiment.tested(experiment.jobs("dqn", params)[6], bars)[0].fold  # blocks 1 and 3
+    assert fold.windows == (Window(0, 97), Window(205, 297), Window(405, 600))
+    whole = experiment.joined([data.window(*window) for window in fold.windows])
+    rows = whole.features[:, 0, 0].astype(int)
+    assert rows.tolist() == [*range(97), *range(205, 297), *range(405, 600)]
+    np.testing.assert_array_equal(whole.bars.close[:, 0], market.close[rows, 0])
+    starts = np.flatnonzero(np.diff(whole.segment)) + 1
+    assert rows[starts].tolist() == [205, 405, 450]  # no episode crosses a gap, nor a hole of the data
+    scaler = experiment.fit_scaler(data, fold, params)
+    assert scaler.centre.ravel()[0] == pytest.approx(np.median(rows))
+
+
+def test_the_blocks_must_leave_some_to_train_on() -> None:
+    with pytest.raises(ValueError, match=r"split.test_blocks \(6\) must be below split.blocks \(6\)"):
+        crossed(test_blocks=6)

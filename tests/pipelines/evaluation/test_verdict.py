@@ -148,7 +148,7 @@ def test_rules_are_data():
 
 
 def test_false_claims_and_power_in_the_small():
-    """The large calibration is `benchmarks/evaluation.py`; this one notices a broken rule."""
+    """The large calibration is `benchmarks/calibration.py`; this one notices a broken rule."""
     good = {"better than zero", "better than buy and hold"}
     false = found = 0
     for market in range(120):
