@@ -248,6 +248,18 @@ class WorldModelAgent:
             risk_aversion=self.config.risk_aversion,
         )
 
+    def market(self, steps: int, *, seed: int, temperature: float) -> np.ndarray:
+        """Log returns `[T, S]` of the assets in one dream of `steps`, whoever trades; consumes `seed`."""
+        if not self.design.world.exposure:
+            raise ValueError("world_model.reward: this agent foretells rewards, not the returns of assets")
+        nobody = np.zeros((1, self.design.world.control.size), np.float32)
+        found = self.imagination(temperature).dream(
+            nobody, dreams=1, steps=steps, seed=seed, expected=False, record=True
+        )
+        # A dreamed loss beyond all one has is the tail of a normal, not a price.
+        returns = np.maximum(np.asarray(found.payoffs, np.float64)[:, 0], -0.95)
+        return np.asarray(np.log1p(returns))
+
     def dream_env(
         self, num_envs: int, *, steps: int = 256, temperature: float | None = None
     ) -> DreamVectorEnv:
