@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import polars as pl
 import tensorflow as tf
 
 import models
@@ -50,28 +51,43 @@ HORIZON, STRIDE, SAMPLES = 10, 40, 64  # of the forecasts
 
 
 class Market:
-    """One simulated market, its features scaled on the training rows."""
+    """One market, its features scaled on the training rows; simulated, unless `candles` are given."""
 
-    def __init__(self, kind: Kind, seed: int, test_bars: int = SHORT) -> None:
+    def __init__(
+        self,
+        kind: Kind,
+        seed: int,
+        test_bars: int = SHORT,
+        *,
+        train_bars: int = TRAIN,
+        candles: pl.DataFrame | None = None,
+    ) -> None:
+        self.train = train_bars
         features = resolve(DEFAULT_FEATURES)
         names = [feature.name for feature in features]
         skip = warm_up(features)
-        found = simulate_market(
-            kind=kind,
-            symbols=["SIM"],
-            interval="1h",
-            start=datetime(2022, 1, 1, tzinfo=UTC),
-            bars=skip + TRAIN + GAP + test_bars + 1,
-            seed=seed,
-        )
-        table = compute(found.candles.lazy(), features).collect()
-        candles = found.candles.join(table.select("open_time"), on="open_time", how="semi")
-        self.truth = found.truth.join(table.select("open_time"), on="open_time", how="semi")
+        truth = None
+        if candles is None:
+            found = simulate_market(
+                kind=kind,
+                symbols=["SIM"],
+                interval="1h",
+                start=datetime(2022, 1, 1, tzinfo=UTC),
+                bars=skip + train_bars + GAP + test_bars + 1,
+                seed=seed,
+            )
+            candles, truth = found.candles, found.truth
+        table = compute(candles.lazy(), features).collect()
+        if truth is not None:
+            self.truth = truth.join(table.select("open_time"), on="open_time", how="semi")
+        candles = candles.join(table.select("open_time"), on="open_time", how="semi")
         self.bars = Bars(*(candles[name].to_numpy()[:, None] for name in Bars._fields[:5]))
+        close = self.bars.close[:, 0]
+        self.returns = np.append(0.0, close[1:] / close[:-1] - 1.0)  # [T] simple
         raw = table.select(names).to_numpy()[:, None]  # [T, 1, F]
-        scaler = Scaler.fit(raw[:TRAIN], names, method="robust", clip=5.0)
+        scaler = Scaler.fit(raw[:train_bars], names, method="robust", clip=5.0)
         self.features = scaler.transform(raw).astype(np.float32)[:, 0]
-        self.test = slice(TRAIN + GAP - 1, TRAIN + GAP + test_bars)
+        self.test = slice(train_bars + GAP - 1, train_bars + GAP + test_bars)
 
     def env(self, rows: slice, *, num_envs: int, episode_bars: int | None) -> TradingVectorEnv:
         bars = Bars(*(None if part is None else part[rows] for part in self.bars))
@@ -86,7 +102,7 @@ class Market:
         )
 
     def training_env(self) -> TradingVectorEnv:
-        return self.env(slice(0, TRAIN), num_envs=8, episode_bars=256)
+        return self.env(slice(0, self.train), num_envs=8, episode_bars=256)
 
     def oracle(self) -> float:
         """The net log return of the test window that the filter which knows the market earns."""
@@ -102,7 +118,7 @@ def vision(agent: WorldModelAgent, market: Market) -> dict[str, float]:
     """V against what needs no network, in nats an observation of the test window."""
     learned, design = agent.learned, agent.design.vision
     x = ((market.features - learned.centre) / learned.scale).astype(np.float32)
-    fit, judge = x[:TRAIN].astype(np.float64), x[market.test].astype(np.float64)
+    fit, judge = x[: market.train].astype(np.float64), x[market.test].astype(np.float64)
     found = vae.held_out_elbo(learned.vision, x[market.test], design, seed=0, draws=8)
     mean, deviation = fit.mean(axis=0), fit.std(axis=0)
     constant = -0.5 * (((judge - mean) / deviation) ** 2 + np.log(2 * np.pi * deviation**2)).sum(axis=1)
@@ -116,27 +132,43 @@ def vision(agent: WorldModelAgent, market: Market) -> dict[str, float]:
     return {"elbo": found, "predict_mean": float(constant.mean()), "pca": float(pca.mean())}
 
 
-def memory(agent: WorldModelAgent, market: Market) -> dict[str, float]:
-    """M against single Gaussians, in nats a step of the test window."""
+class Foretold(NamedTuple):
+    """What M says of each row of the test window but the first, `[T]` each, in nats."""
+
+    z: np.ndarray  # [all rows, Z] the latents that were drawn
+    y: np.ndarray  # [all rows, Y] what was to be foretold
+    nll: np.ndarray
+    own: np.ndarray  # of the return alone
+
+
+def foretell(agent: WorldModelAgent, market: Market) -> Foretold:
+    """M over the test window, from latents drawn once; the returns are the market's own, not those shown."""
     learned, shape = agent.learned, agent.design.world.memory
-    config = agent.config
     posterior = agent.encode(market.features)
     draw = np.random.default_rng(0).standard_normal(posterior.mean.shape).astype(np.float32)
     z = vae.sample(posterior, draw)
-    slope, offset = learned.terms[0], learned.terms[1]
-    payoff = offset + slope * market.features[:, config.return_columns[0]]
-    y = np.concatenate([z, (payoff / learned.payoff_scale[0])[:, None]], axis=1).astype(np.float32)
-    rows = slice(market.test.start, market.test.stop - 1)
-    ahead = slice(market.test.start + 1, market.test.stop)
+    payoff = market.returns / learned.payoff_scale[0]
+    y = np.concatenate([z, payoff[:, None]], axis=1).astype(np.float32)
     weights = {name: tf.constant(value) for name, value in learned.memory.items()}
-    state = mdn_rnn.Memory(*(np.zeros(config.units, np.float32) for _ in range(2)))
-    h = np.empty((len(z), config.units), np.float32)
-    for row in range(market.test.start - 64, market.test.stop):
-        state = mdn_rnn.step(learned.memory, state, z[row])
-        h[row] = state.h
-    seen = mdn_rnn.outlook(weights, tf.constant(h[rows]), tf.constant(z[rows]), shape)
+    begin = market.test.start - 64
+    first = np.arange(begin, market.test.stop) == begin
+    _, after = mdn_rnn.trace(learned.memory, z[begin : market.test.stop], first)
+    h = after.h[64:-1]
+    ahead = slice(market.test.start + 1, market.test.stop)
+    seen = mdn_rnn.outlook(
+        weights, tf.constant(h), tf.constant(z[market.test.start : market.test.stop - 1]), shape
+    )
     nll = -mdn_rnn.distribution(seen.mixture, shape).log_prob(y[ahead]).numpy()
     own = -mdn_rnn.marginal_payoff(seen.mixture, shape).log_prob(y[ahead, shape.latents :]).numpy()
+    return Foretold(z, y, nll, own)
+
+
+def memory(agent: WorldModelAgent, market: Market) -> dict[str, float]:
+    """M against single Gaussians, in nats a step of the test window."""
+    z, y, nll, own = foretell(agent, market)
+    latents = agent.config.latents
+    rows = slice(market.test.start, market.test.stop - 1)
+    ahead = slice(market.test.start + 1, market.test.stop)
 
     def gaussian(fit_left: np.ndarray, left: np.ndarray) -> float:
         covariance = np.cov(fit_left.T).reshape(fit_left.shape[1], -1)
@@ -146,15 +178,15 @@ def memory(agent: WorldModelAgent, market: Market) -> dict[str, float]:
         return float(0.5 * (distance.mean() + size))
 
     design = np.concatenate([z, np.ones((len(z), 1))], axis=1)
-    solution, *_ = np.linalg.lstsq(design[: TRAIN - 1], y[1:TRAIN], rcond=None)
-    fit_left = y[1:TRAIN] - design[: TRAIN - 1] @ solution
+    solution, *_ = np.linalg.lstsq(design[: market.train - 1], y[1 : market.train], rcond=None)
+    fit_left = y[1 : market.train] - design[: market.train - 1] @ solution
     left = y[ahead] - design[rows] @ solution
     return {
         "nll": float(nll.mean()),
         "autoregressive_gaussian": gaussian(fit_left, left),
-        "persistence": gaussian(np.diff(y[:TRAIN], axis=0), y[ahead] - y[rows]),
+        "persistence": gaussian(np.diff(y[: market.train], axis=0), y[ahead] - y[rows]),
         "return_nll": float(own.mean()),
-        "return_constant_gaussian": gaussian(y[1:TRAIN, shape.latents :], y[ahead, shape.latents :]),
+        "return_constant_gaussian": gaussian(y[1 : market.train, latents:], y[ahead, latents:]),
     }
 
 

@@ -74,7 +74,12 @@ def digest(rows: Timeline, config: Config, design: Design) -> Gathered:
         steps = rows.steps[fitted[rows.steps] & fitted[rows.steps + 1]]
         shown = rows.observation[:, list(config.return_columns)]
         found = account.fit(rows.reward[steps + 1], value[steps], held[steps], shown[steps + 1])
-        payoff = found.returns(shown)
+        payoff, every = found.returns(shown), rows.steps
+        missing = np.zeros_like(payoff)
+        missing[every + 1] = account.beyond(
+            found, rows.reward[every + 1], value[every], held[every], shown[every + 1]
+        )
+        payoff += _shared(missing, timeline.names(part))
         unit = found.slope * scale[list(config.return_columns)]
         terms = np.array([*found.slope, *found.offset, found.cost, found.r2])
     arrived = payoff[rows.steps + 1][fitted[rows.steps + 1]].astype(np.float64)
@@ -84,3 +89,12 @@ def digest(rows: Timeline, config: Config, design: Design) -> Gathered:
     return Gathered(
         rows, fitted, judged, standard, centre, scale, value, held, payoff, payoff_scale, terms, unit
     )
+
+
+def _shared(missing: np.ndarray, keys: np.ndarray) -> np.ndarray:
+    """What any of the rows with the same key `[M]` tells, for all of them: `missing [M, S]` points one way."""
+    _, group = np.unique(keys, return_inverse=True)
+    up, down = (np.zeros((group.max() + 1, missing.shape[1]), np.float32) for _ in range(2))
+    np.maximum.at(up, group, missing)
+    np.minimum.at(down, group, missing)
+    return np.asarray((up + down)[group])
