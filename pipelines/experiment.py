@@ -29,6 +29,8 @@ from pipelines.params import Account, Params
 from pipelines.splits import Fold, Window, backtest_paths, combinatorial_purged, walk_forward
 
 TRAINING_ENVS = 16
+RETURN_FEATURE = "log_return"
+"""The feature that shows each symbol's last return to families that follow accounts, where it is chosen."""
 
 
 class Job(NamedTuple):
@@ -179,6 +181,7 @@ def _env(
         initial_equity=account.initial_equity,
         drawdown_penalty=account.drawdown_penalty if episode_bars is not None else 0.0,
         start="random" if episode_bars is not None else "first",
+        return_columns=return_columns(window),
     )
 
 
@@ -207,6 +210,14 @@ def joined(parts: Sequence[Dataset]) -> Dataset:
         ).astype(np.int32),
         filled=np.concatenate([part.filled for part in parts]),
     )
+
+
+def return_columns(data: Dataset) -> list[int]:
+    """Where an observation shows the last return of each symbol; empty if no feature does."""
+    if RETURN_FEATURE not in data.names:
+        return []
+    first = data.names.index(RETURN_FEATURE)
+    return [symbol * len(data.names) + first for symbol in range(len(data.symbols))]
 
 
 def data_fingerprint() -> str:

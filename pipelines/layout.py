@@ -12,6 +12,7 @@ RAW = Path("data/raw")  # what the source had, exactly the window
 TRUTH = Path("data/truth")  # of a simulated market; for the oracle and nobody else
 CHECKED = Path("data/checked")  # the holes and outliers that were found
 FEATURES = Path("data/features")
+DREAM = Path("data/dream")  # a hallucinated market: <symbol>/<month>.parquet
 ARTIFACTS = Path("artifacts")  # trained agents: <family>/fold-<i>/seed-<j>
 RESULTS = Path("results")  # ledgers of the backtests: <agent>.parquet
 METRICS = Path("metrics")

@@ -215,6 +215,15 @@ class Report(Section):
     points: Annotated[int, Field(ge=100)] = 400  # at most this many a line in a chart
 
 
+class Hallucinate(Section):
+    """A dreamed market; see `pipelines/stages/hallucinate.py`."""
+
+    fold: Annotated[int, Field(ge=0)] = 0  # of the world_model that dreams
+    seed: Annotated[int, Field(ge=0)] = 0
+    bars: Annotated[int, Field(ge=0)] = 0  # of the dream; 0 is as many as the data have
+    stress: Annotated[float, Field(gt=0)] = 1.0  # temperature: above 1 the tails are wilder than learned
+
+
 class Training(Section):
     """Where training starts. Written by the nightly flow, which keeps the agents under `origins/`."""
 
@@ -267,6 +276,7 @@ class Params(Section):
     agents: dict[str, Any] = {}  # family -> the family's own frozen config
     evaluation: Evaluation = Evaluation()
     report: Report = Report()
+    hallucinate: Hallucinate = Hallucinate()
     training: Training = Training()
     nightly: Nightly = Nightly()
     cluster: Cluster = Cluster()

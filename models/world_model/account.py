@@ -38,7 +38,10 @@ class Terms(NamedTuple):
 
 def fit(reward: np.ndarray, asked: np.ndarray, held: np.ndarray, shown: np.ndarray) -> Terms:
     """The terms that explain `reward [M]` of steps that asked for `[M, S]` holding `[M, S]`; `shown [M, S]`
-    arrived with the reward."""
+    arrived with the reward. Rows that show an extreme teach nothing: it may stand for anything beyond it."""
+    inside = ~_extreme(shown).any(axis=1)
+    if inside.any():
+        reward, asked, held, shown = (part[inside] for part in (reward, asked, held, shown))
     gross = np.expm1(reward.astype(np.float64))
     turnover = np.abs(asked - held).sum(axis=1, dtype=np.float64)
     design = np.concatenate([asked, asked * shown, -turnover[:, None]], axis=1, dtype=np.float64)
@@ -48,6 +51,29 @@ def fit(reward: np.ndarray, asked: np.ndarray, held: np.ndarray, shown: np.ndarr
     variance = float(gross.var())
     r2 = 1.0 - float(left.var()) / variance if variance > 0 else 0.0
     return Terms(found[assets : 2 * assets], found[:assets], max(0.0, float(found[-1])), r2)
+
+
+def _extreme(shown: np.ndarray) -> np.ndarray:
+    return np.asarray((shown == shown.min(axis=0)) | (shown == shown.max(axis=0)))
+
+
+def beyond(
+    terms: Terms, reward: np.ndarray, asked: np.ndarray, held: np.ndarray, shown: np.ndarray
+) -> np.ndarray:
+    """What the returns of the steps of `fit` were beyond what is shown of them, `[M, S]`.
+
+    Features are cut at some limit, and a market without its worst bars is not the market. But whoever held
+    the asset was paid its return in full: what the reward leaves over where an extreme is shown belongs to
+    that asset (to several by the share of their exposures), if it points outward.
+    """
+    turnover = np.abs(asked - held).sum(axis=1)
+    left = np.expm1(reward.astype(np.float64)) - (asked * terms.returns(shown)).sum(axis=1)
+    left += terms.cost * turnover
+    stake = asked * _extreme(shown)
+    size = (stake**2).sum(axis=1)
+    found = np.divide(left, size, out=np.zeros_like(left), where=size > 0)[:, None] * stake
+    outward = np.where(shown == shown.max(axis=0), 1.0, -1.0) * np.sign(terms.slope)
+    return np.asarray(np.where(found * outward > 0, found, 0.0), np.float32)
 
 
 def reward(gained: tf.Tensor, turnover: tf.Tensor, cost: tf.Tensor) -> tf.Tensor:

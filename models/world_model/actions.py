@@ -26,6 +26,8 @@ class Acts(NamedTuple):
     levels: tuple[float, ...] = ()  # the exposure that each choice stands for
     low: tuple[float, ...] = ()
     high: tuple[float, ...] = ()
+    unit: float = 1.0  # `box`: what a point is multiplied by to be an exposure
+    gross: float = 0.0  # exposures of a larger absolute sum are scaled down to it; 0 is no limit
 
     @property
     def outputs(self) -> int:
@@ -42,7 +44,7 @@ class Decided(NamedTuple):
     """Decisions read off scores `[..., O]`."""
 
     place: Any  # [..., D] number of the choice in each branch, or the point of the box
-    value: Any  # [..., A] `choices`: one-hot; `levels`: exposures; `box`: the point
+    value: Any  # [..., A] `choices`: one-hot; `levels`: exposures; `box`: the point, or exposures
 
 
 def acts_of(space: gymnasium.Space[Any], config: Config) -> Acts:
@@ -50,7 +52,11 @@ def acts_of(space: gymnasium.Space[Any], config: Config) -> Acts:
     if isinstance(space, gymnasium.spaces.Box):
         if len(space.shape) != 1 or not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
             raise ValueError(f"world_model: the action space {space} must be a flat Box with finite bounds")
-        return Acts("box", low=tuple(space.low.tolist()), high=tuple(space.high.tolist()))
+        box = Acts("box", low=tuple(space.low.tolist()), high=tuple(space.high.tolist()))
+        if config.reward != "exposure":
+            return box
+        largest = config.exposure_unit * float(np.maximum(np.abs(space.low), np.abs(space.high)).sum())
+        return box._replace(unit=config.exposure_unit, gross=_binding(config.gross_limit, largest))
     if isinstance(space, gymnasium.spaces.Discrete):
         choices, first = (int(space.n),), (int(space.start),)
     elif isinstance(space, gymnasium.spaces.MultiDiscrete) and space.nvec.ndim == 1:
@@ -59,14 +65,32 @@ def acts_of(space: gymnasium.Space[Any], config: Config) -> Acts:
         raise ValueError(
             f"world_model: the action space {space} is not allowed; Discrete, MultiDiscrete and Box are"
         )
-    if config.reward == "learned":
+    if config.reward != "exposure":
         return Acts("choices", choices, first)
     if any(count != len(config.exposures) for count in choices):
         raise ValueError(
             f"world_model.exposures: {list(config.exposures)} must name one exposure for each of the "
             f"{max(choices)} choices of {space}"
         )
-    return Acts("levels", choices, first, config.exposures)
+    largest = max(map(abs, config.exposures)) * len(choices)
+    gross = _binding(config.gross_limit, largest)
+    return Acts("levels", choices, first, config.exposures, gross=gross)
+
+
+def _binding(limit: float, largest: float) -> float:
+    """The limit, or none where exposures that add up to `largest` at most never meet it."""
+    return limit if limit < largest else 0.0
+
+
+def _limited(exposures: Any, gross: float) -> Any:
+    """`exposures [..., S]`, scaled down alike where their absolute sum is above `gross`."""
+    if not gross:
+        return exposures
+    if isinstance(exposures, np.ndarray):
+        total = np.abs(exposures).sum(axis=-1, keepdims=True)
+        return exposures * (gross / np.maximum(total, gross)).astype(exposures.dtype)
+    total = tf.reduce_sum(tf.abs(exposures), axis=-1, keepdims=True)
+    return exposures * (gross / tf.maximum(total, gross))
 
 
 def decide(scores: Any, acts: Acts) -> Decided:
@@ -89,12 +113,13 @@ def decide(scores: Any, acts: Acts) -> Decided:
         distance = abs(squashed[..., None] * np.abs(levels).max() - levels)  # [..., S, L]
         if numpy:
             place = distance.argmin(axis=-1)
-            return Decided(place, levels[place])
+            return Decided(place, _limited(levels[place], acts.gross))
         place = tf.argmin(distance, axis=-1, output_type=tf.int32)
-        return Decided(place, tf.reduce_sum(tf.one_hot(place, len(levels)) * levels, axis=-1))
+        value = tf.reduce_sum(tf.one_hot(place, len(levels)) * levels, axis=-1)
+        return Decided(place, _limited(value, acts.gross))
     low, high = np.array(acts.low, np.float32), np.array(acts.high, np.float32)
     point = low + (high - low) * (0.5 + 0.5 * squashed)
-    return Decided(point, point)
+    return Decided(point, _limited(point * acts.unit, acts.gross))
 
 
 def to_space(decided: Decided, acts: Acts, space: gymnasium.Space[Any]) -> np.ndarray:
@@ -107,9 +132,10 @@ def to_space(decided: Decided, acts: Acts, space: gymnasium.Space[Any]) -> np.nd
 def value_of(action: np.ndarray, acts: Acts) -> np.ndarray:
     """`Decided.value` of recorded actions `[..., *shape]` of the space: `[..., A]`."""
     if acts.kind == "box":
-        return np.asarray(np.clip(action, np.array(acts.low), np.array(acts.high)), np.float32)
+        point = np.clip(action, np.array(acts.low), np.array(acts.high)).astype(np.float32)
+        return np.asarray(_limited(point * np.float32(acts.unit), acts.gross))
     place = action.reshape(*action.shape[:1], -1) - np.array(acts.first)  # [M, D]
     if acts.kind == "levels":
-        return np.asarray(np.array(acts.levels, np.float32)[place])
+        return np.asarray(_limited(np.array(acts.levels, np.float32)[place], acts.gross))
     hot = [np.eye(n, dtype=np.float32)[place[..., branch]] for branch, n in enumerate(acts.choices)]
     return np.concatenate(hot, axis=-1)

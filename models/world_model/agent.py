@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import tensorflow as tf
 
 from models import agent as storage
 from models import checkpoint, configuration, rng
 from models.agent import Decision, Spaces, State
-from models.world_model import actions, controller, dream, mdn_rnn, regimes, vae
+from models.world_model import actions, controller, dream, forecast, mdn_rnn, regimes, vae
 from models.world_model.actions import Acts
 from models.world_model.config import Config
 from models.world_model.dream import Imagination, World
@@ -89,6 +90,17 @@ def design_of(config: Config, spaces: Spaces) -> Design:
     )
 
 
+def regime_path(
+    vision: dict[str, np.ndarray], posterior: vae.Posterior, design: Design, config: Config
+) -> np.ndarray:
+    """What the regimes are read off, `[..., X]`: the returns that the latents show, where there are assets
+    (decoded, so that nothing but the latent counts), else the latents themselves."""
+    if not design.world.exposure:
+        return np.asarray(posterior.mean)
+    shown: np.ndarray = vae.decode(vision, posterior.mean, design.vision)[..., list(config.return_columns)]
+    return shown
+
+
 class WorldModelAgent:
     """Sees z, remembers h, and asks the controller. The latent is sampled, as in the dreams it grew up in."""
 
@@ -114,9 +126,10 @@ class WorldModelAgent:
     def act(self, observation: np.ndarray, state: State, *, seed: int = 0) -> Decision:
         """Decides for `observation [B, D]`; `seed` and the step of each episode name the draw of z.
 
-        `info`: `value [B]`, the expected reward of the next step before costs; `expected_payoff [B, R]`, the
-        returns of the assets where there is an account, else the reward; `regime [B, R]`, the belief over
-        the regimes, from narrow to wide; `latent [B, Z]`.
+        `info`: `value [B]`, the expected reward of the next step before costs, and `uncertainty [B]`, its
+        standard deviation; `expected_payoff [B, R]`, the returns of the assets where there is an account,
+        else the reward; `regime [B]`, the likeliest regime, 0 the calmest, of the `belief [B, regimes]` that
+        the past alone gives; `latent [B, Z]`.
         """
         assert isinstance(state, dict)
         world, learned, shape = self.design.world, self.learned, self.design.world.memory
@@ -138,18 +151,69 @@ class WorldModelAgent:
             memory = mdn_rnn.step(learned.memory, memory, x)
         ahead = mdn_rnn.outlook(learned.memory, memory.h, x, shape)
         payoff = mdn_rnn.mean_payoff(ahead.mixture, shape) * learned.payoff_scale  # [B, R]
-        value = (decided.value * payoff).sum(axis=-1) if world.exposure else payoff[:, 0]
-        belief = regimes.update(learned.regimes, np.asarray(state["belief"]), posterior.mean)
+        stake = decided.value if world.exposure else np.ones_like(payoff)
+        moments = mdn_rnn.payoff_moments(ahead.mixture, stake * learned.payoff_scale, shape)
+        path = regime_path(learned.vision, posterior, self.design, self.config)
+        belief = regimes.update(learned.regimes, np.asarray(state["belief"]), path)
         return Decision(
             action=actions.to_space(decided, world.acts, self.spaces.action),
             state={"h": memory.h, "c": memory.c, "belief": belief, "step": steps + 1},
             info={
-                "value": value.astype(np.float32),
+                "value": (stake * payoff).sum(axis=-1).astype(np.float32),
+                "uncertainty": np.sqrt(np.maximum(moments.second - moments.first**2, 0.0)),
                 "expected_payoff": payoff.astype(np.float32),
-                "regime": belief.astype(np.float32),
+                "regime": belief.argmax(axis=1).astype(np.float32),
+                "belief": belief.astype(np.float32),
                 "latent": z,
             },
         )
+
+    def forecast(
+        self,
+        observation: np.ndarray,
+        state: State,
+        actions_taken: np.ndarray | None,
+        *,
+        horizon: int,
+        samples: int,
+        seed: int,
+    ) -> np.ndarray:
+        """Sampled rewards `[B, M, H]` of the next steps; see `models.agent.Forecaster`.
+
+        With an account, its costs are paid and it starts from the exposures that `observation` shows.
+        Without actions the controller decides at every step of the dream, as it would awake.
+        """
+        assert isinstance(state, dict)
+        world, shape = self.design.world, self.design.world.memory
+        observation = np.asarray(observation, np.float32)
+        batch = len(observation)
+        chance = forecast.luck(world, batch, samples, horizon, seed=seed)
+
+        def each(values: Any) -> np.ndarray:  # [B, ...] to [B x M, ...]
+            return np.repeat(np.asarray(values, np.float32), samples, axis=0)
+
+        posterior = self.encode(observation)
+        apart = vae.Posterior(each(posterior.mean), each(posterior.log_variance))
+        z = vae.sample(apart, chance.latent.reshape(batch * samples, shape.latents))
+        memory = Memory(each(state["h"]), each(state["c"]))
+        if world.exposure:
+            memory = mdn_rnn.step(self.learned.memory, memory, z)
+        begin = dream.State(z, memory, each(self.held(observation))[None])
+        if actions_taken is None:
+            deciding = self.learned.controller[None]
+        else:
+            flat = np.asarray(actions_taken).reshape(batch * horizon, -1)
+            value = actions.value_of(flat, world.acts).reshape(batch, horizon, -1)
+            deciding = np.repeat(value, samples, axis=0).transpose(1, 0, 2)  # [H, B x M, A]
+        imagination = self.imagination(1.0)
+        deciding, begin, noise, survive = tf.nest.map_structure(
+            tf.constant, (deciding, begin, chance.noise, chance.survive)
+        )
+        rewards = forecast.paths(world, given=actions_taken is not None)(
+            imagination.weights, deciding, begin, noise, survive, imagination.setting
+        )
+        found: np.ndarray = rewards.numpy().T.reshape(batch, samples, horizon)
+        return found
 
     def _noise(self, steps: np.ndarray, seed: int) -> np.ndarray:
         # One draw for each step, not for each place in the batch: a batch acts as its elements would alone.
@@ -183,6 +247,18 @@ class WorldModelAgent:
             cost=self.learned.cost,
             risk_aversion=self.config.risk_aversion,
         )
+
+    def market(self, steps: int, *, seed: int, temperature: float) -> np.ndarray:
+        """Log returns `[T, S]` of the assets in one dream of `steps`, whoever trades; consumes `seed`."""
+        if not self.design.world.exposure:
+            raise ValueError("world_model.reward: this agent foretells rewards, not the returns of assets")
+        nobody = np.zeros((1, self.design.world.control.size), np.float32)
+        found = self.imagination(temperature).dream(
+            nobody, dreams=1, steps=steps, seed=seed, expected=False, record=True
+        )
+        # A dreamed loss beyond all one has is the tail of a normal, not a price.
+        returns = np.maximum(np.asarray(found.payoffs, np.float64)[:, 0], -0.95)
+        return np.asarray(np.log1p(returns))
 
     def dream_env(
         self, num_envs: int, *, steps: int = 256, temperature: float | None = None

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from models.world_model import mdn_rnn
 from models.world_model.mdn_rnn import Shape
 
 _ROUNDS = 200
@@ -75,3 +76,29 @@ def shifted(
         kernel[:, logits + places] += correction.kernel[:, None].astype(np.float32)
         bias[logits + places] += np.float32(correction.bias)
     return {**weights, "head.kernel": kernel, "head.bias": bias}
+
+
+def calibrated(
+    weights: Mapping[str, np.ndarray],
+    h: np.ndarray,
+    x: np.ndarray,
+    paid: np.ndarray,
+    shape: Shape,
+    *,
+    drift: float,
+) -> dict[str, np.ndarray]:
+    """The weights with the means of the payoffs put right.
+
+    Args:
+        h, x: `[N, H]`, `[N, I]` what the head sees, and `paid [N, R]` what came of it.
+        drift: share of the mean payoff that is kept; what is missing from 1 is taken out.
+    """
+    mean = mdn_rnn.mean_payoff(mdn_rnn.outlook(weights, h, x, shape).mixture, shape)  # [N, R]
+    inputs = np.concatenate([h, x], axis=1, dtype=np.float64)
+    missed = (paid - mean).astype(np.float64)
+    found = [ridge(inputs, missed[:, payoff]) for payoff in range(shape.payoffs)]
+    left = mean.mean(axis=0) + [(inputs @ each.kernel).mean() + each.bias for each in found]  # [R]
+    found = [
+        each._replace(bias=each.bias - (1.0 - drift) * rest) for each, rest in zip(found, left, strict=True)
+    ]
+    return shifted(weights, shape, found)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from models import configuration
 from models.configuration import Above, AtLeast, Between
+from models.exposures import Exposures
 
 
 @dataclass(frozen=True)
@@ -22,10 +25,11 @@ class Config(configuration.Config):
     held_out: Annotated[float, Between(0, 0.5, open_low=True)] = 0.15
     """Share of the gathered steps, the last of them, that the models are judged on and never fitted to."""
 
-    reward: Literal["learned", "exposure"] = "learned"
+    reward: Literal["auto", "learned", "exposure"] = "auto"
     """`learned`: the memory predicts the reward from latent, history and action, for any environment.
     `exposure`: the action is an exposure to assets whose returns the memory predicts, and the account is
-    followed inside the dream: reward = log(1 + exposure x return - cost x turnover)."""
+    followed inside the dream: reward = log(1 + exposure x return - cost x turnover). `auto`: `exposure`
+    where the environment tells what the next five settings say (`models.exposures`), else `learned`."""
     account_columns: Annotated[int, AtLeast(0)] = 0
     """`exposure`: trailing components of the observation that belong to the account. The first of them are
     the current exposures, one an asset. They are not compressed, nor predicted, but followed."""
@@ -34,6 +38,10 @@ class Config(configuration.Config):
     and cost rate are measured by least squares on the gathered rewards."""
     exposures: tuple[float, ...] = ()
     """`exposure`: what the discrete choices stand for, in the order of the actions; unused for a Box."""
+    exposure_unit: Annotated[float, Above(0)] = 1.0
+    """`exposure`: the exposure of an action of 1, for a Box."""
+    gross_limit: Annotated[float, AtLeast(0)] = 0.0
+    """`exposure`: exposures whose absolute sum is larger are scaled down to it; 0 is no limit."""
     drift: Annotated[float, Between(0, 1)] = 0.0
     """`exposure`: share of the mean return of the gathered steps that the dream keeps. A year of an asset
     says next to nothing of its drift, and a controller that dreams of it learns to sit on a position; with 0
@@ -95,9 +103,27 @@ class Config(configuration.Config):
 
     regimes: Annotated[int, AtLeast(1)] = 3
     """States of the hidden Markov chain read off the latent path."""
+    regime_stay: Annotated[float, AtLeast(1)] = 72.0
+    """Steps that a visit to a regime takes at least, on average: what comes and goes within days is noise."""
 
     checkpoint_epochs: Annotated[int, AtLeast(1)] = 20
     """Epochs or generations between two checkpoints; does not change the result."""
+
+    def settled(self, shown: Exposures | None) -> Config:
+        """The configuration without `auto`, given what the environment tells of itself."""
+        if self.reward != "auto":
+            return self
+        if shown is None:
+            return dataclasses.replace(self, reward="learned")
+        return dataclasses.replace(
+            self,
+            reward="exposure",
+            account_columns=shown.account,
+            return_columns=shown.returns,
+            exposures=shown.levels,
+            exposure_unit=shown.unit,
+            gross_limit=shown.gross if math.isfinite(shown.gross) else 0.0,
+        )
 
     @classmethod
     def nano(cls) -> Config:
@@ -121,5 +147,6 @@ class Config(configuration.Config):
             reevaluate=2,
             reevaluation_dreams=8,
             regimes=2,
+            regime_stay=4.0,
             checkpoint_epochs=1,
         )

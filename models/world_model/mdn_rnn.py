@@ -192,10 +192,14 @@ def outlook(weights: Mapping[str, Any], h: tf.Tensor, x: tf.Tensor, shape: Shape
     return Outlook(Mixture(weigh, mean, scale), out[..., -1])
 
 
+def _shares(logits: np.ndarray) -> np.ndarray:
+    share = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return np.asarray(share / share.sum(axis=-1, keepdims=True))
+
+
 def mean_payoff(mixture: Mixture, shape: Shape) -> np.ndarray:
     """The mean of the payoffs of NumPy mixtures: `[..., R]`."""
-    share = np.exp(mixture.logits - mixture.logits.max(axis=-1, keepdims=True))
-    share /= share.sum(axis=-1, keepdims=True)
+    share = _shares(mixture.logits)
     if shape.joint:
         found = (share[..., None] * mixture.mean[..., shape.latents :]).sum(axis=-2)
     else:
@@ -246,26 +250,25 @@ def draw(mixture: Mixture, pick: tf.Tensor, noise: tf.Tensor, shape: Shape) -> t
 class Moments(NamedTuple):
     """Mean and mean square of a weighted sum of payoffs."""
 
-    first: tf.Tensor
-    second: tf.Tensor
+    first: Any
+    second: Any
 
 
-def payoff_moments(mixture: Mixture, weight: tf.Tensor, shape: Shape) -> Moments:
-    """Of `weight . payoff` for `weight [..., R]`, exactly, without sampling."""
+def payoff_moments(mixture: Mixture, weight: Any, shape: Shape) -> Moments:
+    """Of `weight . payoff` for `weight [..., R]`, exactly, without sampling. NumPy in, NumPy out."""
+    numpy = isinstance(mixture.logits, np.ndarray)
+    total: Any = np.sum if numpy else tf.reduce_sum
+    share = _shares(mixture.logits) if numpy else tf.nn.softmax(mixture.logits)
     if shape.joint:
-        share = tf.nn.softmax(mixture.logits)  # [..., K]
         spread = weight[..., None, :]
-        mean = tf.reduce_sum(mixture.mean[..., shape.latents :] * spread, axis=-1)  # [..., K]
-        variance = tf.reduce_sum((mixture.scale[..., shape.latents :] * spread) ** 2, axis=-1)
-        return Moments(
-            tf.reduce_sum(share * mean, axis=-1), tf.reduce_sum(share * (mean**2 + variance), axis=-1)
-        )
-    logits, mean, scale = (part[..., shape.latents :, :] for part in mixture)  # [..., R, K]
-    share = tf.nn.softmax(logits)
-    each = tf.reduce_sum(share * mean, axis=-1)  # [..., R]
-    variance = tf.reduce_sum(share * (mean**2 + scale**2), axis=-1) - each**2
-    first = tf.reduce_sum(each * weight, axis=-1)
-    return Moments(first, first**2 + tf.reduce_sum(variance * weight**2, axis=-1))
+        mean = total(mixture.mean[..., shape.latents :] * spread, axis=-1)  # [..., K]
+        variance = total((mixture.scale[..., shape.latents :] * spread) ** 2, axis=-1)
+        return Moments(total(share * mean, axis=-1), total(share * (mean**2 + variance), axis=-1))
+    share, mean, scale = (part[..., shape.latents :, :] for part in (share, *mixture[1:]))  # [..., R, K]
+    each = total(share * mean, axis=-1)  # [..., R]
+    variance = total(share * (mean**2 + scale**2), axis=-1) - each**2
+    first = total(each * weight, axis=-1)
+    return Moments(first, first**2 + total(variance * weight**2, axis=-1))
 
 
 class Batch(NamedTuple):

@@ -14,26 +14,26 @@ import tensorflow as tf
 
 from models import agent as storage
 from models import checkpoint, configuration, rng
-from models.agent import State
-from models.collect import Choice, Collector, buffer_for
+from models.collect import Collector, buffer_for
 from models.curve import Log
+from models.exposures import exposures_of
 from models.world_model import calibration, dream, mdn_rnn, regimes, timeline, vae, waking
-from models.world_model.agent import FAMILY, Learned, WorldModelAgent, design_of, load
+from models.world_model.agent import FAMILY, Learned, WorldModelAgent, design_of, load, regime_path
 from models.world_model.config import Config
 from models.world_model.controller import Evolution
-from models.world_model.gathered import Gathered, digest
+from models.world_model.gathered import Gathered, digest, wanderer
 from models.world_model.learner import Learner
 from models.world_model.mdn_rnn import Batch, Memory
 
 PHASES = ("gather", "see", "remember", "evolve")
 _STARTS = 512
-_REGIME_ROWS = 6000  # enough to place a few states; the chain is fitted row by row
 
 
 class _Run:
     """One training: everything that `save` writes and `restore` takes back."""
 
     def __init__(self, env: Any, config: Config, seed: int, init_from: Path | None, log: Log | None) -> None:
+        config = config.settled(exposures_of(env))
         self.config, self.seed, self._log = config, seed, log
         self.spaces = storage.spaces_of(env)
         self.design = design_of(config, self.spaces)
@@ -95,24 +95,11 @@ class _Run:
 
     # Phase "gather".
 
-    def _wander(self, observation: np.ndarray, state: State, first: np.ndarray, step: int) -> Choice:
-        """Uniformly random actions that are held for a while: costs and holding must both be seen."""
-        draw = rng.generator(self.seed, "wander", step)
-        count, space, acts = len(observation), self.spaces.action, self.design.world.acts
-        shape = (count, int(np.prod(space.shape, dtype=int)))
-        if acts.kind == "box":
-            fresh = draw.uniform(np.array(acts.low), np.array(acts.high), shape)
-        else:
-            fresh = draw.integers(0, acts.choices, shape) + np.array(acts.first)
-        hold = (draw.random(count) < self.config.hold_probability) & ~first
-        if isinstance(state, np.ndarray):
-            fresh = np.where(hold[:, None], state, fresh)
-        return Choice(fresh.reshape(count, *space.shape).astype(space.dtype), fresh.astype(np.float64))
-
     def gather(self) -> bool:
         wanted = self.config.env_steps - self.config.evaluation_steps
+        wander = wanderer(self.spaces.action, self.design.world.acts, self.config, seed=self.seed)
         while self.collector.env_steps < wanted:
-            self.collector.collect(self._wander, 1)
+            self.collector.collect(wander, 1)
         gathered = self.gathered()
         metrics = {"gather__rows": len(gathered.fitted), "gather__fitted": gathered.fitted.sum()}
         if gathered.terms.size:
@@ -216,7 +203,7 @@ class _Run:
     def learned(self) -> Learned:
         """All but the controller, as an agent has it."""
         if self._learned is None:
-            data, posterior = self.gathered(), self.posterior()
+            data = self.gathered()
             z = self.latents("starts")
             x, y = self._inputs(z)
             before, after = mdn_rnn.trace(self.memory.best, x, self.gathered().rows.first)
@@ -226,13 +213,15 @@ class _Run:
             rows = np.flatnonzero(data.fitted)
             rows = np.sort(draw.choice(rows, min(_STARTS, len(rows)), replace=False))
             starts = dream.State(z[rows], Memory(seen.h[rows], seen.c[rows]), data.held[rows])
-            chosen = np.flatnonzero(data.fitted)[:_REGIME_ROWS]
-            begins = data.rows.first[chosen] | np.append(True, np.diff(chosen) != 1)
+            path, begins = self.regime_rows()
+            config = self.config
             chain = regimes.fit(
-                posterior.mean[chosen],
-                self.config.regimes,
+                path,
+                config.regimes,
                 seed=rng.derive(self.seed, "regimes"),
                 first=begins,
+                stay=config.regime_stay,
+                centred=self.design.world.exposure,
             )
             self._learned = Learned(
                 data.centre,
@@ -247,29 +236,31 @@ class _Run:
             )
         return self._learned._replace(controller=np.asarray(self.champion, np.float32))
 
+    def regime_rows(self) -> tuple[np.ndarray, np.ndarray]:
+        """The fitted rows as the regimes see them `[M, X]`, and where they begin anew `[M]`."""
+        data = self.gathered()
+        chosen = np.flatnonzero(data.fitted)
+        path = regime_path(self.vision.best, self.posterior(), self.design, self.config)[chosen]
+        return path, data.rows.first[chosen] | np.append(True, np.diff(chosen) != 1)
+
     def _calibrated(self, h: np.ndarray, x: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
         """The best M with the mean of its payoffs put right.
 
         On every row, held out or not: the evidence needs no judge. Where worlds repeat, each of their rows
         counts once, or the evidence would take an echo for a confirmation.
         """
-        data, shape, memory = self.gathered(), self.design.world.memory, self.memory.best
-        rows = data.rows.steps
+        data, rows, drift = self.gathered(), self.gathered().rows.steps, 1.0
         if self.design.world.exposure:
             rows = rows[np.sort(np.unique(timeline.names(data.world[rows + 1]), return_index=True)[1])]
-        mean = mdn_rnn.mean_payoff(mdn_rnn.outlook(memory, h[rows], x[rows], shape).mixture, shape)
-        missed = (y[rows + 1, shape.latents :] - mean).astype(np.float64)  # [K, R]
-        inputs = np.concatenate([h[rows], x[rows]], axis=1, dtype=np.float64)
-        found = [calibration.ridge(inputs, missed[:, payoff]) for payoff in range(shape.payoffs)]
-        if self.design.world.exposure:
-            corrected = mean.mean(axis=0) + [
-                (inputs @ each.kernel).mean() + each.bias for each in found
-            ]  # [R] the drift that is left
-            found = [
-                each._replace(bias=each.bias - (1.0 - self.config.drift) * drift)
-                for each, drift in zip(found, corrected, strict=True)
-            ]
-        return calibration.shifted(memory, shape, found)
+            drift = self.config.drift
+        return calibration.calibrated(
+            self.memory.best,
+            h[rows],
+            x[rows],
+            y[rows + 1, self.config.latents :],
+            self.design.world.memory,
+            drift=drift,
+        )
 
     def _dream(self, params: np.ndarray, dreams: int, name: str) -> np.ndarray:
         """The fitness `[P]` of controllers on dreams of their own that `name` and the generation fix."""
@@ -317,15 +308,7 @@ class _Run:
             self.collector.collect(follow, 1)
         rows = timeline.of(self.replay, timeline.rows_of(self.replay, self.replay.streams, after=before))
         realised = rows.reward[rows.steps + 1].astype(np.float64)
-        dreamed = agent.imagination().dream(
-            self.champion[None],
-            dreams=config.reevaluation_dreams,
-            steps=config.dream_steps,
-            seed=rng.derive(self.seed, "gap"),
-            expected=False,
-        )
-        each = np.asarray(dreamed.total[0], np.float64) / config.dream_steps
-        self.figures = waking.gap(each, realised)
+        self.figures = waking.gap(waking.dreamed(agent, seed=rng.derive(self.seed, "gap")), realised)
         self.report(**{f"wake__{name}": value for name, value in self.figures.items()})
 
     def agent(self, counters: dict[str, Any]) -> WorldModelAgent:
@@ -346,6 +329,7 @@ class _Run:
                 vae.Posterior(*(part[data.fitted] for part in self.posterior()))
             ),
             "rows_fitted": int(data.fitted.sum()),
+            "regimes": regimes.traits(self.learned().regimes, *self.regime_rows(), unit=data.return_unit),
         }
 
     # The course of it.

@@ -33,6 +33,19 @@ def follower(agent: WorldModelAgent, *, seed: int) -> Policy:
     return follow
 
 
+def dreamed(agent: WorldModelAgent, *, seed: int) -> np.ndarray:
+    """The mean reward a step of each of the agent's dreams `[N]`, costs paid and returns sampled."""
+    config = agent.config
+    found = agent.imagination().dream(
+        agent.learned.controller[None],
+        dreams=config.reevaluation_dreams,
+        steps=config.dream_steps,
+        seed=seed,
+        expected=False,
+    )
+    return np.asarray(found.total[0], np.float64) / config.dream_steps
+
+
 def gap(dreamed: np.ndarray, realised: np.ndarray) -> dict[str, float]:
     """Mean reward a step of dreams `dreamed [N]` and of real steps `realised [T]`, their difference, and the
     standard error of each."""

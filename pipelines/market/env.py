@@ -20,6 +20,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import ArrayLike, NDArray
 
+from models.exposures import Exposures
 from pipelines.market import account
 from pipelines.market.account import Bars, Floats
 from pipelines.market.costs import Costs
@@ -156,6 +157,9 @@ class TradingVectorEnv(Batch):
         start: "random" draws the first bar, "first" begins at bar 0, for a pass over the whole window.
         drawdown_penalty: the reward is less by this times any increase of the drawdown.
         initial_equity: money at the start of every episode.
+        return_columns: the features that show the last return of each symbol, in any unit; with them the
+            environment tells families that can use it how its observations and actions are made
+            (`exposures_shown`).
 
     Ruin terminates an episode, its length truncates it. The reward is the log return of equity, never
     below `RUIN_REWARD`. `info` is the `account.Ledger` of the step by name, and `row`, the bar that it
@@ -176,11 +180,13 @@ class TradingVectorEnv(Batch):
         start: str = "random",
         drawdown_penalty: float = 0.0,
         initial_equity: float = 1_000_000.0,
+        return_columns: Sequence[int] = (),
     ) -> None:
         if bars is None:
             bars = random_walk()
             if features is None:
                 features = 100.0 * np.log(bars.close / bars.open)
+                return_columns = range(features.shape[1])
         if np.ndim(bars.open) != 2:
             raise ValueError(f"bars.open must be [T, S], got shape {np.shape(bars.open)}")
         self.costs = costs or Costs()
@@ -217,8 +223,26 @@ class TradingVectorEnv(Batch):
             action_space = gymnasium.spaces.Box(-1.0, 1.0, (symbols,), np.float32)
         else:
             raise ValueError(f'actions must be "grid" or "box", got {actions!r}')
+        if len(return_columns) not in (0, symbols):
+            raise ValueError(f"return_columns must name {symbols} features, got {list(return_columns)}")
+        self.exposures_shown = self._shown(tuple(return_columns))
         width = self.features.shape[1] + symbols + 1
         super().__init__(num_envs, gymnasium.spaces.Box(-np.inf, np.inf, (width,), np.float32), action_space)
+
+    def _shown(self, return_columns: tuple[int, ...]) -> Exposures | None:
+        """What a family may know of observations and actions; None where exposures and returns do not make
+        the reward."""
+        short = self.costs.allow_short
+        if not return_columns or self.drawdown_penalty > 0 or (self.grid is None and not short):
+            return None
+        levels = () if self.grid is None else tuple(self.grid if short else np.maximum(self.grid, 0.0))
+        return Exposures(
+            account=len(return_columns) + 1,
+            returns=return_columns,
+            levels=tuple(map(float, levels)),
+            unit=float(self.costs.leverage),
+            gross=float(self.costs.leverage),
+        )
 
     def exposures(self, actions: ArrayLike) -> Floats:
         """The target exposures [N, S] that actions [N] or [N, S] of the action space ask for."""

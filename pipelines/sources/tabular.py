@@ -31,7 +31,15 @@ class FileError(ValueError):
 
 
 def read_table(path: Path) -> pl.DataFrame:
-    """The file as a table with at least one row and distinct column names; its content tells its kind."""
+    """The file as a table with at least one row and distinct column names; its content tells its kind.
+
+    A folder is one table in several Parquet files, in the order of their names.
+    """
+    if path.is_dir():
+        parts = [read_table(part) for part in sorted(path.glob("*.parquet"))]
+        if not parts:
+            raise FileError(path, "is a folder without Parquet files")
+        return pl.concat(parts)
     try:
         content = path.read_bytes()
         if content[:2] == b"\x1f\x8b":

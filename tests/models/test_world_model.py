@@ -130,7 +130,9 @@ def test_it_learns_unit_costs_and_what_to_do(trained):
     decision = agent.act(shown, agent.initial_state(2), seed=0)
     np.testing.assert_array_equal(decision.action, [2, 0])
     assert decision.info["expected_payoff"][0, 0] > 0.003 > -0.003 > decision.info["expected_payoff"][1, 0]
-    np.testing.assert_allclose(decision.info["regime"].sum(axis=1), 1.0, rtol=1e-5)
+    np.testing.assert_allclose(decision.info["belief"].sum(axis=1), 1.0, rtol=1e-5)
+    np.testing.assert_array_equal(decision.info["regime"], decision.info["belief"].argmax(axis=1))
+    assert (decision.info["uncertainty"] > 0.0015).all()  # 0.003 is the noise of a step
 
 
 def test_a_batch_acts_as_its_elements_alone(trained):

@@ -327,12 +327,28 @@ def test_a_step_across_a_cut_or_to_a_held_out_row_is_masked():
     np.testing.assert_array_equal(found.ended[0], [0, 1, 0, 0])
 
 
+def test_returns_beyond_what_is_shown_are_found_from_rewards():
+    draw = np.random.default_rng(0)
+    asked, held = draw.choice([-1.0, 0.0, 1.0], (2, 4000, 1))
+    returns = 0.01 * draw.standard_t(3, (4000, 1))
+    reward = np.log1p((asked * returns)[:, 0] - 1e-3 * np.abs(asked - held)[:, 0])
+    shown = np.clip(returns / 0.005, -4.0, 4.0)
+    terms = account.fit(reward, asked, held, shown)
+    assert terms.slope[0] == pytest.approx(0.005, rel=1e-6)
+    whole = terms.returns(shown) + account.beyond(terms, reward, asked, held, shown)
+    seen = (asked != 0)[:, 0]
+    np.testing.assert_allclose(whole[seen], returns[seen], atol=1e-6)
+    assert np.abs(whole[~seen]).max() == pytest.approx(0.02)  # nobody was paid for it
+
+
 def test_unit_and_costs_are_found_from_rewards():
     draw = np.random.default_rng(0)
     levels = np.array([-1, -0.5, 0, 0.5, 1])
     asked, held = levels[draw.integers(0, 5, (500, 2))], levels[draw.integers(0, 5, (500, 2))]
     returns = draw.normal(0.001, 0.01, (500, 2))
     shown = (returns - [0.002, -0.001]) / [0.004, 0.02]
+    assert not account.beyond(account.Terms(np.ones(2), np.zeros(2), 0.0, 1.0), *[np.zeros(9)],
+                              *np.zeros((3, 9, 2))).any()  # fmt: skip
     reward = np.log1p((asked * returns).sum(axis=1) - 6.5e-4 * np.abs(asked - held).sum(axis=1))
     terms = account.fit(reward, asked, held, shown)
     assert terms.cost == pytest.approx(6.5e-4, rel=1e-6)

@@ -287,7 +287,7 @@ def test_what_is_not_understood_is_one_clear_error(tmp_path: Path, fault: str) -
 def test_a_file_that_is_not_there_or_a_folder_is_a_clear_error(tmp_path: Path) -> None:
     with pytest.raises(FileError, match=r"none\.csv: cannot be read \(No such file"):
         read_candles(tmp_path / "none.csv", symbol="BTCUSDT", interval="1h")
-    with pytest.raises(FileError, match="cannot be read"):
+    with pytest.raises(FileError, match="is a folder without Parquet files"):
         read_candles(tmp_path, symbol="BTCUSDT", interval="1h")
 
 
