@@ -20,7 +20,7 @@ import tensorflow as tf
 from benchmarks.planned import write
 from models import rng
 from models.ensemble import agent as acting
-from models.ensemble import dream, networks
+from models.ensemble import decision, networks
 from models.ensemble.config import Config
 from models.ensemble.dream import Known, Limits, Model
 from models.ensemble.networks import Shape
@@ -42,7 +42,7 @@ def seconds(
     draw = np.random.default_rng(0)
     scaling = networks.measure(draw.normal(size=(100, 5)), 0.1 * draw.normal(size=(100, 5)), ends=False)
     model = Model(networks.initial(shape, 0), scaling)
-    run = dream.decider(shape, acting.settings_of(config, shape.space), Known(), batch, compiled=True)
+    run = decision.decider(shape, acting.settings_of(config, shape.space), Known(), batch, compiled=True)
     observation = tf.constant(0.1 * draw.normal(size=(batch, 4)), tf.float32)
     start = tf.zeros((batch, 15, 1))
     limits = Limits(*map(tf.constant, acting.OPEN))

@@ -41,8 +41,11 @@ class Config(configuration.Config):
     """Rounds in which no member improves before a fit ends."""
     improvement: Annotated[float, AtLeast(0)] = 1e-3
     """What counts as better on held-out data: nats an output."""
-    holdout: Annotated[float, Between(0, 1, open_low=True, open_high=True)] = 0.15
+    holdout: Annotated[float, Between(0, 0.5, open_low=True)] = 0.15
     """Share of the transitions that no member trains on."""
+    holdout_block: Annotated[int, AtLeast(1)] = 16
+    """Consecutive steps of an environment that are held out, or not, together: neighbours are too much alike
+    to judge each other."""
     holdout_rows: Annotated[int, AtLeast(8)] = 512
     """Held-out transitions that are looked at, drawn anew for each fit."""
 
@@ -78,11 +81,29 @@ class Config(configuration.Config):
     """The action that is taken instead (in units of a Box, or as indices from 0): by default nothing, which
     is the point of a Box nearest to zero, and the middle of a list of choices."""
 
-    calm_quantile: Annotated[float, Between(0, 1, open_low=True)] = 1.0
-    """Where the model expects more reward noise than on this share of held-out data (turbulence), the plan
-    is cut to half the horizon and its risk is charged; 1 switches the rule off."""
-    turbulence_penalty: Annotated[float, AtLeast(0)] = 0.0
-    """Taken from a planned reward in turbulence, times its predicted deviation: makes positions smaller."""
+    fallback: Literal["neutral", "dqn", "dyna"] = "neutral"
+    """Who acts where the plan is not followed: nobody (the neutral action), or an agent of that family that
+    has learned inside the model (deep Dyna)."""
+    acting: Literal["plan", "policy"] = "plan"
+    """Follow the plan where the gate lets it, or always the policy that learned inside the model."""
+    dream_steps: Annotated[int, AtLeast(1)] = 20_000
+    """Simulated steps that this policy learns from."""
+    dream_envs: Annotated[int, AtLeast(1)] = 32
+    """Dreams that it walks through side by side."""
+    dream_episode: Annotated[int, AtLeast(1)] = 16
+    """Steps of a dream; it starts from an observation that was really made."""
+
+    regime_rule: Literal["off", "model", "given"] = "off"
+    """Whether horizon and size follow the regime: told by the model's own predictions, or by two inputs."""
+    regime_columns: tuple[int, ...] = ()
+    """Given: inputs of the observation, counted from 0, that measure the strength of trends and the noise."""
+    trend_quantile: Annotated[float, Between(0, 0.5, open_low=True)] = 0.33
+    """Above all but this share of held-out data is a trend (the whole horizon), below this share is mean
+    reversion (a third of it), between them two thirds."""
+    calm_quantile: Annotated[float, Between(0, 1, open_low=True)] = 0.9
+    """Noise above this share of held-out data is turbulence: the horizon is halved, positions are smaller."""
+    turbulent_size: Annotated[float, Between(0, 1)] = 0.5
+    """What is left in turbulence of an action's distance from the neutral one; choices count as ordered."""
 
     compile: bool = True
     """Compile fits and plans with XLA."""
@@ -101,6 +122,19 @@ class Config(configuration.Config):
                     f"{name}: {getattr(self, name)} is not allowed; it must be at most {most}, "
                     f"{getattr(self, most)}"
                 )
+        if self.acting == "policy" and self.fallback == "neutral":
+            raise ValueError(
+                'fallback: "neutral" is not allowed with acting policy; it must be the family that learns'
+            )
+        if self.regime_rule == "given" and len(self.regime_columns) != 2:
+            raise ValueError(
+                f"regime_columns: {self.regime_columns} is not allowed with regime_rule given; it must be "
+                "two inputs, of the trend and of the noise"
+            )
+        if self.regime_rule == "model" and self.horizon < 3:
+            raise ValueError(
+                f"horizon: {self.horizon} is not allowed with regime_rule model; it must be at least 3"
+            )
 
     @classmethod
     def nano(cls) -> Config:
@@ -116,6 +150,9 @@ class Config(configuration.Config):
             updates_per_round=4,
             max_rounds=3,
             holdout_rows=16,
+            holdout_block=4,
+            dream_steps=320,
+            dream_envs=4,
             horizon=3,
             samples=8,
             elite_samples=3,

@@ -103,7 +103,7 @@ def test_the_model_is_calibrated_and_unsure_off_its_data(trained):
     assert last["fit/reward_explained"] > 0.9
     near = np.random.default_rng(0).normal(size=(200, 2)).astype(np.float32)
     near[:, 1] = np.random.default_rng(1).integers(-1, 2, 200)
-    far = near + np.float32([8.0, 0.0])
+    far = near + np.float32([10.0, 0.0])
     state = agent.initial_state(200)
     inside, outside = (agent.act(shown, state, seed=0).info for shown in (near, far))
     assert outside["epistemic"].mean() > 10 * inside["epistemic"].mean()
@@ -116,8 +116,9 @@ def test_the_model_is_calibrated_and_unsure_off_its_data(trained):
     ("space", "changes"),
     [
         (GRID, {"compile": True}),
+        (GRID, {"fallback": "dyna"}),
         (BOX, {"planner": "icem", "propagation": "ts1", "particles": 2}),
-        (spaces.MultiDiscrete([3, 2]), {"planner": "shooting", "calm_quantile": 0.5, "warm_start": False}),
+        (spaces.MultiDiscrete([3, 2]), {"planner": "shooting", "regime_rule": "model", "warm_start": False}),
     ],
 )
 def test_a_killed_training_ends_in_the_same_bytes(tmp_path, space, changes):
