@@ -22,7 +22,7 @@ import numpy as np
 import polars as pl
 
 import models
-from benchmarks.planned import write
+from benchmarks.planned import SideBySide, walk, write
 from models import runtime
 from pipelines.dataset import Dataset, to_dataset
 from pipelines.features import compute, resolve, to_grid
@@ -99,23 +99,13 @@ def tested(market: Market, family: str, config: dict[str, Any], seed: int) -> di
     tests = [
         environment(market, *stretch, num_envs=1, episode_bars=None, start="first") for stretch in stretches()
     ]
-    observation = np.concatenate([test.reset(seed=seed)[0] for test in tests])
-    state = agent.initial_state(len(tests))
-    total, exposure, said = 0.0, [], []
-    for step in range(STRETCH):
-        decision = agent.act(observation, state, seed=seed + step)
-        state = decision.state
-        moved = [test.step(decision.action[i : i + 1]) for i, test in enumerate(tests)]
-        observation = np.concatenate([each[0] for each in moved])
-        total += sum(float(each[1][0]) for each in moved)
-        exposure.append([np.abs(test.exposure).sum() for test in tests])
-        said.append([np.mean(decision.info.get(name, 0.0)) for name in ("gated", "unseen")])
-    gated, unseen = np.mean(said, axis=0)
+    walked = walk(agent, SideBySide(tests), seed=seed, steps=STRETCH)
+    held = walked.observations[:, :, -2]  # the last but one number that is shown
     return {
-        "net_log_return": total,
-        "mean_exposure": float(np.mean(exposure)),
-        "gated": float(gated),
-        "unseen": float(unseen),
+        "net_log_return": float(walked.rewards.sum()),
+        "mean_exposure": float(np.abs(held).mean()),
+        "gated": float(np.mean(walked.said.get("gated", 0.0))),
+        "unseen": float(np.mean(walked.said.get("unseen", 0.0))),
         "training_cpu_seconds": round(trained, 2),
     }
 
