@@ -64,8 +64,8 @@ def make_market(kind: str, seed: int) -> Market:
     return Market(data, scaler, Costs(), weights)
 
 
-def environment(market: Market, start: int, stop: int, **options: Any) -> TradingVectorEnv:
-    window = market.data.window(start, stop)
+def environment(market: Market, first: int, end: int, **options: Any) -> TradingVectorEnv:
+    window = market.data.window(first, end)
     return TradingVectorEnv(window.bars, window.observations(market.scaler), market.costs, **options)
 
 

@@ -47,10 +47,10 @@ def prices(seed: int) -> tuple[np.ndarray, np.ndarray]:
     return 100.0 * np.exp(np.stack([common + spread / 2, common - spread / 2], axis=1)), spread
 
 
-def environment(kind: str, seed: int, start: int, stop: int, **options: Any) -> TradingVectorEnv:
+def environment(kind: str, seed: int, first: int, end: int, **options: Any) -> TradingVectorEnv:
     close, spread = prices(seed)
     assets = slice(0, 1) if kind == "single" else slice(0, 2)
-    close, shown = close[start:stop, assets], 150.0 * spread[start:stop, None]
+    close, shown = close[first:end, assets], 150.0 * spread[first:end, None]
     opened = np.concatenate([close[:1], close[:-1]])  # no gap between a close and the next open
     bars = Bars(opened, np.maximum(opened, close), np.minimum(opened, close), close)
     grid = (-1.0, -0.5, 0.0, 0.5, 1.0) if kind == "single" else (-0.5, 0.0, 0.5)

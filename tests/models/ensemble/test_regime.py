@@ -55,7 +55,7 @@ CONFIG = {
     "env_steps": 6400, "warmup_steps": 6400, "members": 3, "elites": 3, "hidden": [24, 24],
     "learning_rate": 5e-3, "batch_size": 64, "updates_per_round": 50, "max_rounds": 40, "patience": 6,
     "horizon": 7, "samples": 32, "elite_samples": 6, "compile": False, "gate_quantile": 1.0,
-    "confidence": 0.0, "regime_rule": "model", "calm_quantile": 0.7,
+    "confidence": 0.0, "regime_rule": "model", "calm_quantile": 0.6,
 }  # fmt: skip
 
 
