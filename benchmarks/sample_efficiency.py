@@ -20,9 +20,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
+import vl_convert
 
 import models
-from benchmarks.planned import SideBySide, walk, write
+from benchmarks.planned import RESULTS, SideBySide, walk, write
 from models import runtime
 from pipelines.dataset import Dataset, to_dataset
 from pipelines.features import compute, resolve, to_grid
@@ -81,6 +82,11 @@ def agents(steps: int) -> dict[str, tuple[str, dict[str, Any]]]:
         "dqn": ("dqn", {"env_steps": steps, "warmup_steps": min(1_000, warm)}),
         "ensemble": ("ensemble", model),
         "ensemble_bold": ("ensemble", {**model, "confidence": 0.0}),
+        "ensemble_reward": ("ensemble", {**model, "confidence": 0.0, "reward_share": 0.5}),
+        "ensemble_decay": (
+            "ensemble",
+            {**model, "confidence": 0.0, "reward_share": 0.5, "weight_decay": 0.1, "hidden": (24, 24)},
+        ),
         "ensemble_greedy": ("ensemble", {**model, "confidence": 0.0, "horizon": 1}),
         "deep_dyna": ("ensemble", {**model, "fallback": "dqn", "acting": "policy"}),
     }
@@ -126,6 +132,32 @@ def first_to_stay(by_steps: pl.DataFrame) -> int | None:
     return None if last_miss + 1 == len(enough) else int(by_steps["steps"][last_miss + 1])
 
 
+def chart(summary: dict[str, Any]) -> str:
+    """Share of the oracle's return against real steps, a line an agent, as SVG."""
+    rows = [
+        {"agent": name, "steps": rung["steps"], "share": rung["mean"] / rung["oracle"],
+         "low": (rung["mean"] - (rung["error"] or 0.0)) / rung["oracle"],
+         "high": (rung["mean"] + (rung["error"] or 0.0)) / rung["oracle"]}
+        for name, found in summary.items() for rung in found["by_steps"]
+    ]  # fmt: skip
+    x = {"field": "steps", "type": "quantitative", "scale": {"type": "log"}, "title": "real steps"}
+    colour = {"field": "agent", "type": "nominal", "title": None}
+    share = {"field": "share", "type": "quantitative", "title": "net return, share of the oracle's",
+             "axis": {"format": "%"}}  # fmt: skip
+    spec = {
+        "width": 520,
+        "height": 320,
+        "data": {"values": rows},
+        "layer": [
+            {"mark": {"type": "line", "point": True}, "encoding": {"x": x, "y": share, "color": colour}},
+            {"mark": "rule", "encoding": {"x": x, "color": colour, "y2": {"field": "high"},
+                                          "y": {"field": "low", "type": "quantitative"}}},
+            {"mark": {"type": "rule", "strokeDash": [4, 3]}, "encoding": {"y": {"datum": 0.5}}},
+        ],
+    }  # fmt: skip
+    return str(vl_convert.vegalite_to_svg(spec))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--market", choices=("regimes", "martingale"), default="regimes")
@@ -160,14 +192,10 @@ def main() -> None:
         if arguments.market == "regimes":
             summary["steps_to_half_of_oracle"] = first_to_stay(by_steps)
         figures["summary"][name] = summary
-    suffix = "" if arguments.market == "regimes" else "_martingale"
-    write(
-        arguments.name or f"sample_efficiency{suffix}",
-        arguments,
-        figures,
-        started,
-        script="sample_efficiency",
-    )
+    usual = "sample_efficiency" if arguments.market == "regimes" else "sample_efficiency_martingale"
+    write(arguments.name or usual, arguments, figures, started, script="sample_efficiency")
+    if arguments.market == "regimes":
+        (RESULTS / f"{arguments.name or usual}.svg").write_text(chart(figures["summary"]), "utf-8")
 
 
 if __name__ == "__main__":

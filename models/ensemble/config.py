@@ -31,6 +31,9 @@ class Config(configuration.Config):
     learning_rate: Annotated[float, Above(0)] = 1e-3
     weight_decay: Annotated[float, AtLeast(0)] = 1e-4
     """Share of the kernels, times the learning rate, that an update takes away."""
+    reward_share: Annotated[float, Between(0, 1, open_high=True)] = 0.0
+    """Weight of the reward in the likelihood that is learned and stopped by; the changes of the observation
+    share the rest. 0 counts it as one output among all."""
     batch_size: Annotated[int, AtLeast(1)] = 128
     """Transitions an update and member."""
     updates_per_round: Annotated[int, AtLeast(1)] = 64

@@ -180,8 +180,8 @@ class _Run:
                 for counts in self.counts
             ]
         ).reshape(config.members, config.max_rounds, *size)
-        improve = losses.round_of_updates(self.shape, compiled=config.compile)
-        look = losses.scorer(self.shape, compiled=config.compile)
+        improve = losses.round_of_updates(self.shape, config.reward_share, compiled=config.compile)
+        look = losses.scorer(self.shape, config.reward_share, compiled=config.compile)
         rates = [tf.constant(rate, tf.float32) for rate in (config.learning_rate, config.weight_decay)]
         judged = [tf.constant(part, tf.float32) for part in test]
 
