@@ -37,6 +37,7 @@ def shape_of(config: Config, spaces: Spaces, members: int | None = None) -> Shap
         config.members if members is None else members,
         config.hidden,
         config.activation,
+        config.interactions,
     )
 
 

@@ -28,6 +28,8 @@ class Config(configuration.Config):
     hidden: Annotated[tuple[int, ...], AtLeast(1)] = (48, 48)
     """Widths of each member's hidden layers."""
     activation: Literal["silu", "tanh", "relu"] = "silu"
+    interactions: bool = False
+    """Show the networks the products of observation and action as well; choices then count as ordered."""
     learning_rate: Annotated[float, Above(0)] = 1e-3
     weight_decay: Annotated[float, AtLeast(0)] = 1e-4
     """Share of the kernels, times the learning rate, that an update takes away."""

@@ -101,7 +101,7 @@ def fold(model: Model) -> Weights:
 
 def doubt(model: Model, observation: tf.Tensor, action: tf.Tensor, shape: Shape) -> Doubt:
     """How sure the members are of `action [M, A]` at `observation [M, D]`."""
-    inputs = tf.concat([observation, networks.encode(action, shape.space)], axis=-1)
+    inputs = networks.join(observation, action, shape)
     predicted = networks.predict(fold(model), inputs, shape)
     between = tf.math.reduce_variance(predicted.mean, axis=0)  # [M, O]
     within = tf.reduce_mean(tf.exp(predicted.log_variance), axis=0)
@@ -134,7 +134,7 @@ def advance(
     `weights` are those of `fold`. The reward is the expected one, or with `sampled` a drawn one.
     """
     grid, inputs = x.shape[:-1], shape.inputs
-    entered = tf.concat([x, networks.encode(action, shape.space)], axis=-1)
+    entered = networks.join(x, action, shape)
     flat = tf.reshape(entered, (grid[0], -1, entered.shape[-1]))
     predicted = networks.predict(weights, flat, shape)
     mean = tf.reshape(predicted.mean, (*grid, shape.targets))

@@ -145,10 +145,10 @@ class _Run:
         """The transitions of `rows`."""
         found = self.replay.n_step(rows, 1, 1.0)
         shown = found.observation.astype(np.float32)
-        action = networks.encode(acting.to_choice(found.action, self.spaces), self.shape.space).numpy()
+        inputs = networks.join(shown, acting.to_choice(found.action, self.spaces), self.shape).numpy()
         change = found.next_observation.astype(np.float32) - shown
         return Data(
-            np.concatenate([shown, action], axis=1),
+            inputs,
             np.concatenate([change, found.reward[:, None]], axis=1),
             found.discount,
         )

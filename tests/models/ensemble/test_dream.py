@@ -95,6 +95,16 @@ def test_the_true_gaussian_has_the_smallest_loss_and_its_literal_value():
         assert likelihood(mean, log_variance) > truth + 1e-3
 
 
+@pytest.mark.parametrize(("share", "counts"), [(0.0, [0.25] * 4), (0.7, [0.1, 0.1, 0.1, 0.7])])
+def test_the_reward_weighs_what_it_is_told_to(share, counts):
+    weights, inputs = networks.initial(SHAPE, 5), _inputs()
+    targets = tf.constant(DRAW.normal(size=(7, 4)), tf.float32)
+    parts = losses.negative_log_likelihood(weights, inputs, targets, tf.ones((4, 7)), 0.0, SHAPE, share)
+    mean, log_variance, _ = networks.predict(weights, inputs, SHAPE)
+    nats = 0.5 * (np.log(2 * np.pi) + log_variance + tf.square(targets - mean) / tf.exp(log_variance))
+    np.testing.assert_allclose(parts["gaussian"], (nats.numpy() * counts).sum(axis=-1), rtol=1e-5)
+
+
 def test_scaling_folded_into_the_weights_changes_nothing():
     model, inputs = _model(), _inputs()
     folded = networks.predict(dream.fold(model), inputs, SHAPE)
