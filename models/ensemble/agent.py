@@ -115,7 +115,7 @@ class EnsembleAgent:
         self.settings = settings_of(config, self.shape.space)
 
     def initial_state(self, batch_size: int) -> State:
-        """The last plan `[B, H, A]`: at first, to do nothing."""
+        """The plan that is being followed `[B, H, A]`: at first, to do nothing."""
         neutral = np.array(self.settings.neutral, plan.kind(self.shape.space))
         return np.tile(neutral, (batch_size, self.settings.horizon, 1))
 
@@ -234,16 +234,17 @@ def decide(
 ) -> Decision:
     """One decision for a batch; see `EnsembleAgent.act`."""
     run = decision.decider(shape, settings, known, len(observation), compiled=compiled)
-    start = plan.shift(state)
     shown = tf.constant(np.asarray(observation, np.float32))
-    action, found, info = run(model, shown, start, Limits(*map(tf.constant, limits)), rng.key(seed))
+    action, following, info = run(
+        model, shown, tf.constant(state), Limits(*map(tf.constant, limits)), rng.key(seed)
+    )
     said = {name: value.numpy() for name, value in info.items()}
     taken = to_action(action.numpy(), spaces)
     if fallback is not None:
         other = fallback.act(observation, fallback.initial_state(len(observation)), seed=seed).action
         gated = said["gated"].reshape(-1, *[1] * (taken.ndim - 1)) > 0.0
         taken = np.where(gated, other, taken)
-    return Decision(action=taken, state=found.numpy(), info=said)
+    return Decision(action=taken, state=following.numpy(), info=said)
 
 
 def pack(model: Model, limits: Limits) -> dict[str, np.ndarray]:

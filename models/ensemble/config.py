@@ -82,6 +82,8 @@ class Config(configuration.Config):
     confidence: Annotated[float, AtLeast(0)] = 3.0
     """The plan must beat doing nothing (the neutral action throughout) by this many standard deviations of
     the members' opinions on it; 0 switches this off."""
+    confidence_to_stay: Annotated[float, Between(0, 1)] = 0.3
+    """Share of `confidence` that is enough for as long as the last action was not the neutral one."""
     neutral: tuple[float, ...] | None = None
     """The action that is taken instead (in units of a Box, or as indices from 0): by default nothing, which
     is the point of a Box nearest to zero, and the middle of a list of choices."""

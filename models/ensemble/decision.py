@@ -32,10 +32,11 @@ def _constant_plans(space: ActionSpace, batch: int, horizon: int) -> tf.Tensor |
 
 @functools.lru_cache(maxsize=32)
 def decider(shape: Shape, settings: Settings, known: Known, batch: int, *, compiled: bool) -> Any:
-    """The function `(model, observation [B, D], start [B, H, A], limits, seed) -> (action, plan, info)`.
+    """The function `(model, observation [B, D], state [B, H, A], limits, seed) -> (action, state, info)`.
 
     It plans, asks each member what the plan is worth against doing nothing, and gives the neutral action
-    where the limits say so: `action [B, A]`, `plan [B, H, A]` and, batch first,
+    where the limits say so: `action [B, A]`, the next `state [B, H, A]` (the plan as it was found, or doing
+    nothing where it is not followed) and, batch first,
 
     - `plan [B, H, A]`: as it would be followed
     - `value`, `planned_rewards [B, H]`: of the plan, in the environment's units, mean over members
@@ -45,8 +46,7 @@ def decider(shape: Shape, settings: Settings, known: Known, batch: int, *, compi
     - `regime`, `horizon`: the label and the steps that the regime rule set, if there is one
     - `lost`, `spread`: of the search.
 
-    The plan beside `info` is as it was found, a start for the next search. Where the regime rule makes it
-    smaller, all that `info` says of it is said of the smaller one.
+    Where the regime rule makes the plan smaller, all that `info` says of it is said of the smaller one.
     """
     horizon, space = settings.horizon, shape.space
     neutral = tf.constant(np.array(settings.neutral, plan.kind(space)))  # [A]
@@ -77,7 +77,7 @@ def decider(shape: Shape, settings: Settings, known: Known, batch: int, *, compi
             **(improved if settings.planner == "icem" else plain),
         )
 
-    def run(model: Model, observation: tf.Tensor, start: tf.Tensor, limits: Limits, seed: Any) -> Any:
+    def run(model: Model, observation: tf.Tensor, state: tf.Tensor, limits: Limits, seed: Any) -> Any:
         search_seed, noise_seed, check_seed = rng.split(seed, 3)
         idle = tf.broadcast_to(neutral, (batch, horizon, neutral.shape[0]))
         span, regime_info = None, {}
@@ -91,7 +91,7 @@ def decider(shape: Shape, settings: Settings, known: Known, batch: int, *, compi
             returns = roll(actions, noise_seed, settings=settings).returns
             return tf.reduce_mean(returns, axis=(0, 1))
 
-        found = search(evaluate, search_seed, start)
+        found = search(evaluate, search_seed, plan.shift(state))
         chosen = found.actions
         if settings.regime_rule != "off":
             chosen = regime.shrink(chosen, neutral, ruled.size)
@@ -104,7 +104,10 @@ def decider(shape: Shape, settings: Settings, known: Known, batch: int, *, compi
         advantage, deviation = tf.reduce_mean(opinion, axis=0), tf.math.reduce_std(opinion, axis=0)
         sure = doubt(model, observation, chosen[:, 0], shape)
         finite = tf.math.is_finite(found.value) & tf.math.is_finite(advantage)
-        convinced = (advantage > limits.confidence * deviation) | (limits.confidence <= 0.0)
+        # To stay with what was begun less is enough: else it is dropped and taken up again at every doubt.
+        begun = tf.reduce_any(state[:, 0] != neutral, axis=-1)
+        needed = limits.confidence * tf.where(begun, settings.confidence_to_stay, 1.0)
+        convinced = (advantage > needed * deviation) | (limits.confidence <= 0.0)
         follow = finite & convinced & (sure.epistemic <= limits.disagreement)  # [B]
         action = tf.where(follow[:, None], chosen[:, 0], idle[:, 0])
         rewards = tf.reduce_mean(judged.rewards[..., 0], axis=(1, 2))  # [H, B]
@@ -120,6 +123,6 @@ def decider(shape: Shape, settings: Settings, known: Known, batch: int, *, compi
             "lost": found.info["lost"],
             "spread": found.info.get("spread", tf.zeros(batch)),
         }
-        return action, found.actions, info
+        return action, tf.where(follow[:, None, None], found.actions, idle), info
 
     return tf.function(run, jit_compile=compiled, autograph=False)

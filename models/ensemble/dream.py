@@ -49,6 +49,7 @@ class Settings(NamedTuple):
     discount: float
     warm_start: bool
     disagreement_penalty: float
+    confidence_to_stay: float
     regime_rule: str
     regime_columns: tuple[int, ...]
     turbulent_size: float
