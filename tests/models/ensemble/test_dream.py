@@ -261,6 +261,31 @@ def test_the_gate_closes_on_disagreement_on_doubtful_advantage_and_on_broken_mod
     np.testing.assert_array_equal(info["lost"], [1.0, 1.0])
 
 
+def test_to_stay_takes_less_than_to_begin():
+    model, observation = _model(), _observation(2)
+    settings = _settings(samples=20, neutral=(0.25,), confidence_to_stay=0.0)
+    run = decision.decider(SHAPE, settings, Known(), 2, compiled=False)
+    strict = Limits(*map(tf.constant, agent.OPEN._replace(confidence=np.float32(1e9))))
+    state = tf.constant([[[0.25]] * 3, [[1.0]] * 3])  # the second one has begun something
+    action, following, info = run(model, observation, state, strict, SEED)
+    assert (info["advantage"].numpy() > 0).all()
+    np.testing.assert_array_equal(info["gated"], [1.0, 0.0])
+    np.testing.assert_array_equal(following[0], [[0.25]] * 3)  # what is not followed is not carried on
+    np.testing.assert_array_equal(action[1], following[1, 0])
+
+
+@pytest.mark.parametrize(("shape", "numbers"), [(SHAPE, [1, 2, 3, 0.5, 0.5, 1, 1.5]), (
+    GRID, [1, 2, 3, 0, 0, 1, 0, 1, 1, 2, 3, 1, 2, 3])])  # fmt: skip
+def test_interactions_are_products_with_the_level_of_an_action(shape, numbers):
+    shape = shape._replace(interactions=True)
+    action = np.float32([[0.5]]) if shape.space is SHAPE.space else np.int32([[2, 1]])
+    joined = networks.join(np.float32([[1, 2, 3]]), action, shape)
+    np.testing.assert_allclose(joined[0], numbers)
+    assert joined.shape[1] == shape.inputs + shape.action_inputs
+    lowest = networks.join(np.float32([[1, 2, 3]]), 0 * action, shape)[0, -3:]
+    np.testing.assert_allclose(lowest, [0, 0, 0] if shape.space is SHAPE.space else [-1, -2, -3])
+
+
 def test_neutral_actions_come_from_the_space_or_the_configuration():
     config = Config.nano()
     assert agent.neutral_action(config, Continuous((-1.0, 0.5), (2.0, 1.0))) == (0.0, 0.5)
