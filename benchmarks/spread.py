@@ -31,8 +31,12 @@ CONFIG: dict[str, Any] = {
     "horizon": 10,
     "samples": 64,
     "elite_samples": 10,
-    "hidden": (32, 32),
-    "confidence": 2.0,
+    "hidden": (),
+    "interactions": True,
+    "reward_share": 0.5,
+    "learning_rate": 3e-3,
+    "weight_decay": 0.3,
+    "confidence": 1.0,
 }
 
 

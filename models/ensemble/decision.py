@@ -104,9 +104,10 @@ def decider(shape: Shape, settings: Settings, known: Known, batch: int, *, compi
         advantage, deviation = tf.reduce_mean(opinion, axis=0), tf.math.reduce_std(opinion, axis=0)
         sure = doubt(model, observation, chosen[:, 0], shape)
         finite = tf.math.is_finite(found.value) & tf.math.is_finite(advantage)
-        # To stay with what was begun less is enough: else it is dropped and taken up again at every doubt.
-        begun = tf.reduce_any(state[:, 0] != neutral, axis=-1)
-        needed = limits.confidence * tf.where(begun, settings.confidence_to_stay, 1.0)
+        # To go on in one direction less is enough: else it is dropped and taken up again at every doubt.
+        away = tf.cast((state[:, 0] - neutral) * (chosen[:, 0] - neutral), tf.float32)  # [B, A]
+        going_on = tf.reduce_sum(away, axis=-1) > 0.0
+        needed = limits.confidence * tf.where(going_on, settings.confidence_to_stay, 1.0)
         convinced = (advantage > needed * deviation) | (limits.confidence <= 0.0)
         follow = finite & convinced & (sure.epistemic <= limits.disagreement)  # [B]
         action = tf.where(follow[:, None], chosen[:, 0], idle[:, 0])
