@@ -16,6 +16,15 @@ from models.agent import Agent
 
 RESULTS = Path(__file__).parent / "results"
 
+NETWORK: dict[str, Any] = {
+    "hidden": (64, 64),
+    "interactions": False,
+    "reward_share": 0.0,
+    "learning_rate": 1e-3,
+    "weight_decay": 1e-4,
+}
+"""Members for worlds that are loud and clear, where the defaults are for faint ones."""
+
 
 class Walk(NamedTuple):
     """N environments stepped side by side, until all have ended or for a number of steps."""

@@ -14,6 +14,7 @@ On the martingale the figures are the net return and its standard error over see
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -23,7 +24,7 @@ import polars as pl
 import vl_convert
 
 import models
-from benchmarks.planned import RESULTS, SideBySide, walk, write
+from benchmarks.planned import NETWORK, RESULTS, SideBySide, walk, write
 from models import runtime
 from pipelines.dataset import Dataset, to_dataset
 from pipelines.features import compute, resolve, to_grid
@@ -75,20 +76,17 @@ def agents(steps: int) -> dict[str, tuple[str, dict[str, Any]]]:
     """Family and configuration of each agent for a number of real steps."""
     warm = min(4_000, steps // 2)
     dyna = {"env_steps": steps, "warmup_steps": warm}
-    model = {"env_steps": steps, "warmup_steps": min(2_000, warm), "fit_steps": 4_000}
+    model = {"env_steps": steps, "warmup_steps": min(8_000, steps)}
+    network = {**model, **NETWORK, "hidden": (48, 48), "confidence": 0.0}
     return {
         "q_learning": ("dyna", {**dyna, "planning_steps": 0}),
         "dyna_5": ("dyna", {**dyna, "planning_steps": 5}),
         "dyna_20": ("dyna", {**dyna, "planning_steps": 20}),
         "dqn": ("dqn", {"env_steps": steps, "warmup_steps": min(1_000, warm)}),
         "ensemble": ("ensemble", model),
-        "ensemble_bold": ("ensemble", {**model, "confidence": 0.0}),
-        "ensemble_reward": ("ensemble", {**model, "confidence": 0.0, "reward_share": 0.5}),
-        "ensemble_decay": (
-            "ensemble",
-            {**model, "confidence": 0.0, "reward_share": 0.5, "weight_decay": 0.1, "hidden": (24, 24)},
-        ),
-        "ensemble_greedy": ("ensemble", {**model, "confidence": 0.0, "horizon": 1}),
+        "ensemble_bold": ("ensemble", {**model, "confidence": 0.0, "gate_quantile": 1.0}),
+        "ensemble_greedy": ("ensemble", {**model, "confidence": 0.0, "gate_quantile": 1.0, "horizon": 1}),
+        "ensemble_network": ("ensemble", network),
         "deep_dyna": ("ensemble", {**model, "fallback": "dqn", "acting": "policy"}),
     }
 
@@ -133,6 +131,15 @@ def first_to_stay(by_steps: pl.DataFrame) -> int | None:
     return None if last_miss + 1 == len(enough) else int(by_steps["steps"][last_miss + 1])
 
 
+def earlier(name: str, again: list[str]) -> list[dict[str, Any]]:
+    """The runs of a result, without those of the agents that are measured again."""
+    path = RESULTS / f"{name}.json"
+    runs: list[dict[str, Any]] = (
+        json.loads(path.read_text("utf-8"))["figures"]["runs"] if path.exists() else []
+    )
+    return [run for run in runs if run["agent"] not in again]
+
+
 def chart(summary: dict[str, Any]) -> str:
     """Share of the oracle's return against real steps, a line an agent, as SVG."""
     rows = [
@@ -165,26 +172,29 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--ladder", type=int, nargs="+", default=list(LADDER))
     parser.add_argument("--agents", nargs="+", default=["q_learning", "dyna_5", "dyna_20", "dqn", "ensemble"])
+    parser.add_argument("--keep", action="store_true", help="keep the runs of other agents in the result")
     parser.add_argument("--name", default="", help="of the result, where it is not to replace the usual one")
     arguments = parser.parse_args()
     runtime.single_thread()
     started = time.perf_counter()
-    rows: list[dict[str, Any]] = []
+    usual = "sample_efficiency" if arguments.market == "regimes" else "sample_efficiency_martingale"
+    name = arguments.name or usual
+    rows: list[dict[str, Any]] = earlier(name, arguments.agents) if arguments.keep else []
     for seed in range(arguments.seeds):
         market = make_market(arguments.market, 1_000 + seed)
         best = oracle_return(market) if market.oracle is not None else None
         for steps in arguments.ladder:
-            for name in arguments.agents:
-                family, config = agents(steps)[name]
+            for agent in arguments.agents:
+                family, config = agents(steps)[agent]
                 if family == "ensemble" and steps > MOST:
                     continue
-                row = {"agent": name, "steps": steps, "seed": seed, "oracle": best}
+                row = {"agent": agent, "steps": steps, "seed": seed, "oracle": best}
                 rows.append(row | tested(market, family, config, seed))
                 print(rows[-1], flush=True)
     table = pl.DataFrame(rows)
     figures: dict[str, Any] = {"runs": rows, "summary": {}}
-    for name in arguments.agents:
-        own = table.filter(pl.col("agent") == name)
+    for agent in table["agent"].unique(maintain_order=True):
+        own = table.filter(pl.col("agent") == agent)
         by_steps = own.group_by("steps", maintain_order=True).agg(
             mean=pl.col("net_log_return").mean(),
             error=pl.col("net_log_return").std() / pl.len().sqrt(),
@@ -194,11 +204,10 @@ def main() -> None:
         summary: dict[str, Any] = {"by_steps": by_steps.to_dicts()}
         if arguments.market == "regimes":
             summary["steps_to_half_of_oracle"] = first_to_stay(by_steps)
-        figures["summary"][name] = summary
-    usual = "sample_efficiency" if arguments.market == "regimes" else "sample_efficiency_martingale"
-    write(arguments.name or usual, arguments, figures, started, script="sample_efficiency")
+        figures["summary"][agent] = summary
+    write(name, arguments, figures, started, script="sample_efficiency")
     if arguments.market == "regimes":
-        (RESULTS / f"{arguments.name or usual}.svg").write_text(chart(figures["summary"]), "utf-8")
+        (RESULTS / f"{name}.svg").write_text(chart(figures["summary"]), "utf-8")
 
 
 if __name__ == "__main__":

@@ -27,15 +27,12 @@ from pipelines.market.env import TradingVectorEnv
 TRAIN, TEST, STRETCH = 8_000, 2_000, 250
 COSTS = Costs(fee_bps=1.0, half_spread_bps=0.0, slippage_bps=0.0)
 CONFIG: dict[str, Any] = {
+    "env_steps": 6_000,
     "warmup_steps": 4_000,
+    "fit_steps": 2_000,
     "horizon": 10,
     "samples": 64,
     "elite_samples": 10,
-    "hidden": (),
-    "interactions": True,
-    "reward_share": 0.5,
-    "learning_rate": 3e-3,
-    "weight_decay": 0.3,
     "confidence": 1.0,
 }
 

@@ -13,11 +13,11 @@ from models.configuration import Above, AtLeast, Between
 class Config(configuration.Config):
     """Steps are real steps (transitions) of the environment, summed over its sub-environments."""
 
-    env_steps: Annotated[int, AtLeast(1)] = 6_000
+    env_steps: Annotated[int, AtLeast(1)] = 12_000
     """Real steps of training, the warm-up among them."""
-    warmup_steps: Annotated[int, AtLeast(1)] = 2_000
+    warmup_steps: Annotated[int, AtLeast(1)] = 8_000
     """Steps of uniformly random actions before the first fit."""
-    fit_steps: Annotated[int, AtLeast(1)] = 2_000
+    fit_steps: Annotated[int, AtLeast(1)] = 4_000
     """Real steps between two fits of the model."""
     epsilon: Annotated[float, Between(0, 1)] = 0.2
     """Share of uniformly random actions among those collected after the warm-up."""
@@ -25,22 +25,22 @@ class Config(configuration.Config):
     members: Annotated[int, AtLeast(1)] = 5
     elites: Annotated[int, AtLeast(1)] = 5
     """Members that plan: the best on held-out data; at most `members`."""
-    hidden: Annotated[tuple[int, ...], AtLeast(1)] = (48, 48)
-    """Widths of each member's hidden layers."""
+    hidden: Annotated[tuple[int, ...], AtLeast(1)] = ()
+    """Widths of each member's hidden layers; none makes it linear, which faint edges and few bars want."""
     activation: Literal["silu", "tanh", "relu"] = "silu"
-    interactions: bool = False
+    interactions: bool = True
     """Show the networks the products of observation and action as well; choices then count as ordered."""
-    learning_rate: Annotated[float, Above(0)] = 1e-3
-    weight_decay: Annotated[float, AtLeast(0)] = 1e-4
+    learning_rate: Annotated[float, Above(0)] = 3e-3
+    weight_decay: Annotated[float, AtLeast(0)] = 0.3
     """Share of the kernels, times the learning rate, that an update takes away."""
-    reward_share: Annotated[float, Between(0, 1, open_high=True)] = 0.0
+    reward_share: Annotated[float, Between(0, 1, open_high=True)] = 0.5
     """Weight of the reward in the likelihood that is learned and stopped by; the changes of the observation
     share the rest. 0 counts it as one output among all."""
     batch_size: Annotated[int, AtLeast(1)] = 128
     """Transitions an update and member."""
     updates_per_round: Annotated[int, AtLeast(1)] = 64
     """Updates between two looks at the held-out data; one compiled call."""
-    max_rounds: Annotated[int, AtLeast(1)] = 20
+    max_rounds: Annotated[int, AtLeast(1)] = 40
     """Rounds of a fit at most."""
     patience: Annotated[int, AtLeast(1)] = 3
     """Rounds in which no member improves before a fit ends."""

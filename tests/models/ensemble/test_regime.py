@@ -53,7 +53,8 @@ class Weather(VectorEnv):
 
 CONFIG = {
     "env_steps": 6400, "warmup_steps": 6400, "members": 3, "elites": 3, "hidden": [24, 24],
-    "learning_rate": 5e-3, "batch_size": 64, "updates_per_round": 50, "max_rounds": 40, "patience": 6,
+    "learning_rate": 5e-3, "weight_decay": 1e-4, "reward_share": 0.0, "interactions": False,
+    "batch_size": 64, "updates_per_round": 50, "max_rounds": 40, "patience": 6,
     "horizon": 7, "samples": 32, "elite_samples": 6, "compile": False, "gate_quantile": 1.0,
     "confidence": 0.0, "regime_rule": "model", "calm_quantile": 0.65,
 }  # fmt: skip

@@ -58,7 +58,7 @@ LEARNING = {
     "env_steps": 900, "warmup_steps": 600, "fit_steps": 300, "members": 3, "elites": 3, "hidden": [24],
     "learning_rate": 5e-3, "batch_size": 64, "updates_per_round": 50, "max_rounds": 12, "horizon": 4,
     "samples": 48, "elite_samples": 8, "iterations": 3, "log_steps": 300, "compile": False, "confidence": 1.0,
-    "gate_quantile": 0.9,
+    "gate_quantile": 0.9, "weight_decay": 1e-4, "reward_share": 0.0, "interactions": False,
 }  # fmt: skip
 
 
