@@ -83,8 +83,8 @@ class Config(configuration.Config):
     """The plan must beat doing nothing (the neutral action throughout) by this many standard deviations of
     the members' opinions on it; 0 switches this off."""
     confidence_to_stay: Annotated[float, Between(0, 1)] = 0.5
-    """Share of `confidence` that is enough to go on in the direction of the last action, seen from the neutral
-    one; choices count as ordered."""
+    """Share of `confidence` that is enough to go on in the direction of the last action, as seen from the
+    neutral one; choices count as ordered."""
     neutral: tuple[float, ...] | None = None
     """The action that is taken instead (in units of a Box, or as indices from 0): by default nothing, which
     is the point of a Box nearest to zero, and the middle of a list of choices."""
