@@ -42,16 +42,16 @@ def scaled(data: Data, scaling: Scaling) -> Data:
     )
 
 
-def bootstrap(rows: np.ndarray, counts: np.ndarray, number: int, draw: np.random.Generator) -> np.ndarray:
-    """`number` places in `rows`, running through a member's resample of them, reshuffled each time round.
+def bootstrap(counts: np.ndarray, number: int, draw: np.random.Generator) -> np.ndarray:
+    """`number` places in N rows, running through a member's resample of them, reshuffled each time round.
 
-    `counts [capacity]` says how often each row of the buffer is in the resample. It is drawn once for a
-    member (Poisson of mean one, the bootstrap with replacement of a growing set: Oza and Russell 2001), so
-    that members keep their differences from fit to fit and do not all end up having seen everything.
+    `counts [N]` says how often each row is in the resample. It is the same in every fit (Poisson of mean one,
+    the bootstrap with replacement of a growing set: Oza and Russell 2001), so that members keep their
+    differences and do not all end up having seen everything.
     """
-    resample = np.repeat(np.arange(len(rows)), counts[rows])
+    resample = np.repeat(np.arange(len(counts)), counts)
     if not len(resample):
-        resample = np.arange(len(rows))
+        resample = np.arange(len(counts))
     rounds = -(-number // len(resample))
     return np.concatenate([draw.permutation(resample) for _ in range(rounds)])[:number]
 
@@ -71,13 +71,11 @@ class _Run:
         self.idle = np.tile(neutral, (env.num_envs, config.horizon, 1))  # the plan before the first one
         self.collector = Collector(env, self.replay, seed=seed, state=self.idle)
         self.curve = Curve(log, config.log_steps)
-        rows = self.replay.streams * self.replay.length
         # Fixed for a row of the buffer: what is held out once must not have been trained on before.
         self.held_out = holdout.blocks(
             self.replay.streams, self.replay.length,
             share=config.holdout, block=config.holdout_block, draw=rng.generator(seed, "holdout"),
         )  # fmt: skip
-        self.counts = rng.generator(seed, "bootstrap").poisson(1.0, (config.members, rows))
         self.learner = losses.start(networks.initial(self.shape, rng.derive(seed, "weights")))
         self.model: Model | None = None  # from the first fit on
         self.limits = acting.OPEN
@@ -174,10 +172,15 @@ class _Run:
         scaling = networks.measure(data.inputs, data.targets, ends=bool((data.goes_on == 0).any()))
         data, test = scaled(data, scaling), scaled(test, scaling)
         size = (config.updates_per_round, config.batch_size)
+        shown = self.replay.read("observation", trained)
         streams = np.stack(
             [
-                bootstrap(trained, counts, config.max_rounds * size[0] * size[1], draw)
-                for counts in self.counts
+                bootstrap(
+                    holdout.resample(shown, trained, rng.derive(self.seed, "bootstrap", member)),
+                    config.max_rounds * size[0] * size[1],
+                    draw,
+                )
+                for member in range(config.members)
             ]
         ).reshape(config.members, config.max_rounds, *size)
         improve = losses.round_of_updates(self.shape, config.reward_share, compiled=config.compile)

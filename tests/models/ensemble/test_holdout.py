@@ -42,3 +42,20 @@ def test_the_same_moment_in_another_episode_is_recognised():
     same = holdout.same_moment(other, held)
     np.testing.assert_array_equal(same, np.isin(other_rows, held_rows))
     assert not holdout.same_moment(position, position[:50]).any()  # such numbers tell nothing
+
+
+def test_a_resample_takes_all_steps_of_a_moment_and_keeps_to_it_while_the_data_grow():
+    draw = np.random.default_rng(1)
+    moments = draw.normal(size=(2000, 2)).astype(np.float32)
+    visited = draw.integers(2000, size=5000)
+    held = draw.normal(size=(5000, 1)).astype(np.float32)  # differs from visit to visit
+    shown = np.concatenate([moments[visited], held], axis=1)
+    counts = holdout.resample(shown, np.arange(5000), 3)
+    assert all(len(set(counts[visited == moment])) <= 1 for moment in range(0, 2000, 7))
+    np.testing.assert_array_equal(holdout.resample(shown[:3000], np.arange(3000), 3), counts[:3000])
+    one_each = counts[np.unique(visited, return_index=True)[1]]
+    share = np.bincount(one_each, minlength=4)[:4] / len(one_each)
+    np.testing.assert_allclose(share, np.exp(-1) / np.array([1, 1, 2, 6]), atol=0.035)
+    plain = holdout.resample(np.zeros((5000, 1)), np.arange(5000), 3)
+    assert abs(plain.mean() - 1.0) < 0.06
+    assert abs(np.corrcoef(plain, holdout.resample(np.zeros((5000, 1)), np.arange(5000), 4))[0, 1]) < 0.05

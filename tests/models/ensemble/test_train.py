@@ -11,6 +11,7 @@ from gymnasium.vector import SyncVectorEnv
 import models
 from models import ensemble
 from models.ensemble import agent as acting
+from models.ensemble import holdout
 from models.ensemble.dream import Known
 from models.ensemble.train import bootstrap, train
 
@@ -202,17 +203,17 @@ def test_a_warm_start_begins_with_the_earlier_members_and_a_fallback_acts_behind
 
 
 def test_members_are_trained_on_resamples_of_their_own():
-    rows = np.arange(1000) * 2
     draw = np.random.default_rng(0)
-    counts = draw.poisson(1.0, (2, 2000))
-    first, again, other = (bootstrap(rows, counts[m], 6000, draw) for m in (0, 0, 1))
+    shown, rows = draw.normal(size=(1000, 3)), np.arange(1000)
+    counts = [holdout.resample(shown, rows, seed) for seed in (5, 6)]
+    first, again, other = (bootstrap(counts[m], 6000, draw) for m in (0, 0, 1))
     assert set(first) == set(again)  # the resample stays, the order does not
     assert not np.array_equal(first, again)
     assert np.mean(np.isin(np.arange(1000), first)) == pytest.approx(1 - np.exp(-1), abs=0.05)
     assert len(set(first) ^ set(other)) > 300
-    once = bootstrap(rows, counts[0], counts[0][rows].sum(), draw)
-    np.testing.assert_array_equal(np.bincount(once, minlength=1000), counts[0][rows])
-    assert len(bootstrap(rows[:3], np.zeros(2000, np.int64), 7, draw)) == 7  # nothing drawn: take all
+    once = bootstrap(counts[0], counts[0].sum(), draw)
+    np.testing.assert_array_equal(np.bincount(once, minlength=1000), counts[0])
+    assert len(bootstrap(np.zeros(3, np.int64), 7, draw)) == 7  # nothing drawn: take all
 
 
 def test_unbounded_actions_are_refused():
