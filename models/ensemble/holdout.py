@@ -50,8 +50,8 @@ def resample(observation: np.ndarray, rows: np.ndarray, seed: int) -> np.ndarray
     """How often each row is in a member's resample: Poisson of mean one `[N]`, one draw for every moment.
 
     A moment is known by the input of `observation [N, D]` with the fewest values among those that have at
-    least one for twenty rows: what an account adds to a market differs from visit to visit. Where no input has
-    so many, every row of the buffer (`rows [N]`) is a moment of its own. The draw depends on nothing but the
+    least one for twenty rows: what an account adds to a market differs from visit to visit. Without such an
+    input every row of the buffer (`rows [N]`) is a moment of its own. The draw depends on nothing but the
     moment and the `seed`, so that a member keeps its resample while the data grow.
     """
     distinct = np.array([len(np.unique(column)) for column in observation.T])
