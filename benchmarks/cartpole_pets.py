@@ -23,7 +23,7 @@ import numpy as np
 import tensorflow as tf
 from gymnasium.vector import SyncVectorEnv
 
-from benchmarks.planned import write
+from benchmarks.planned import NETWORK, write
 from models import runtime
 from models.ensemble.config import Config
 from models.ensemble.dream import Known
@@ -76,6 +76,7 @@ def alive(x: tf.Tensor, action: tf.Tensor, arrived: tf.Tensor) -> tf.Tensor:
 
 
 CONFIG: dict[str, Any] = {
+    **NETWORK,
     "warmup_steps": RANDOM_STEPS,
     "fit_steps": 50,
     "epsilon": 0.0,

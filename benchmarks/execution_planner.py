@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from benchmarks.planned import walk, write
+from benchmarks.planned import NETWORK, walk, write
 from models import runtime
 from models.agent import spaces_of
 from models.ensemble import agent as acting
@@ -39,11 +39,11 @@ PLANNING: dict[str, Any] = {
     "confidence": 0.0,
 }
 LEARNING: dict[str, Any] = {
+    **NETWORK,
     "env_steps": 10_000,
     "warmup_steps": 8_000,
     "fit_steps": 1_000,
     "epsilon": 0.3,
-    "hidden": (64, 64),
     "max_rounds": 60,
     "patience": 8,
     "improvement": 1e-4,
@@ -83,7 +83,7 @@ def known_model(task: ExecutionTask, risk_aversion: float) -> Known:
 
 def true_agent(risk_aversion: float) -> EnsembleAgent:
     env = make_env(1, risk_aversion, noise=False)
-    config = Config(**PLANNING, members=1, elites=1, hidden=(2,))
+    config = Config(**PLANNING, members=1, elites=1, hidden=(2,), interactions=False)
     shape = acting.shape_of(config, spaces_of(env))
     width = shape.inputs + shape.action_inputs
     scaling = networks.measure(np.zeros((2, width)), np.zeros((2, shape.targets)), ends=False)

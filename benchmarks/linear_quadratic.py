@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from benchmarks.planned import bias_by_step, walk, write
+from benchmarks.planned import NETWORK, bias_by_step, walk, write
 from models import rng, runtime
 from models.agent import Decision, spaces_of
 from models.ensemble import agent as acting
@@ -43,10 +43,10 @@ PLANNING: dict[str, Any] = {
     "confidence": 0.0,
 }
 LEARNING: dict[str, Any] = {
+    **NETWORK,
     "env_steps": 12_000,
     "warmup_steps": 10_000,
     "fit_steps": 2_000,
-    "hidden": (64, 64),
     "max_rounds": 60,
     "patience": 6,
     "epsilon": 0.5,
@@ -120,7 +120,7 @@ def replanned(agent: EnsembleAgent, horizon: int) -> EnsembleAgent:
 
 def true_agent(horizon: int) -> EnsembleAgent:
     env = make_env(1, noise=False)
-    config = Config(**PLANNING, horizon=horizon, members=1, elites=1, hidden=(2,))
+    config = Config(**PLANNING, horizon=horizon, members=1, elites=1, hidden=(2,), interactions=False)
     shape = acting.shape_of(config, spaces_of(env))
     width = shape.inputs + shape.action_inputs
     scaling = networks.measure(np.zeros((2, width)), np.zeros((2, shape.targets)), ends=False)

@@ -14,16 +14,16 @@ from typing import Any
 
 import gymnasium
 
-from benchmarks.planned import bias_by_step, walk, write
+from benchmarks.planned import NETWORK, bias_by_step, walk, write
 from models import runtime
 from models.ensemble.config import Config
 from models.ensemble.train import train
 
 CONFIG: dict[str, Any] = {
+    **NETWORK,
     "warmup_steps": 600,
     "fit_steps": 200,
     "epsilon": 0.0,
-    "hidden": (64, 64),
     "max_rounds": 24,
     "planner": "icem",
     "horizon": 20,

@@ -1,4 +1,4 @@
-"""What the scripts about planning share: rolling an agent through episodes, and writing figures."""
+"""What the scripts about planning share: rolling agents through episodes, and writing figures."""
 
 from __future__ import annotations
 
@@ -16,6 +16,15 @@ from models.agent import Agent
 
 RESULTS = Path(__file__).parent / "results"
 
+NETWORK: dict[str, Any] = {
+    "hidden": (64, 64),
+    "interactions": False,
+    "reward_share": 0.0,
+    "learning_rate": 1e-3,
+    "weight_decay": 1e-4,
+}
+"""Members for worlds that are loud and clear, where the defaults are for faint ones."""
+
 
 class Walk(NamedTuple):
     """N environments stepped side by side, until all have ended or for a number of steps."""
@@ -24,28 +33,48 @@ class Walk(NamedTuple):
     observations: np.ndarray  # [T, N, D] that were decided on
     actions: np.ndarray  # [T, N, ...]
     planned: np.ndarray  # [T, N, H] planned rewards, nothing if the agent does not say
-    gated: np.ndarray  # [T, N]
+    said: dict[str, np.ndarray]  # [T, N] of everything that it says with one number a path
+
+
+class SideBySide:
+    """Environments of one path each, stepped as one, so that an agent decides for all of them at once."""
+
+    def __init__(self, envs: list[Any]) -> None:
+        self.envs, self.num_envs = envs, len(envs)
+
+    def reset(self, *, seed: int) -> tuple[np.ndarray, dict[str, Any]]:
+        return np.concatenate([env.reset(seed=seed)[0] for env in self.envs]), {}
+
+    def step(self, action: np.ndarray) -> tuple[Any, ...]:
+        moved = [env.step(action[i : i + 1]) for i, env in enumerate(self.envs)]
+        return (*(np.concatenate(parts) for parts in list(zip(*moved, strict=True))[:4]), {})
 
 
 def walk(agent: Agent, env: Any, *, seed: int, steps: int) -> Walk:
     """Follows `agent` for at most `steps` steps of each environment's first episode."""
     observation, _ = env.reset(seed=seed)
     state, alive = agent.initial_state(env.num_envs), np.ones(env.num_envs, bool)
-    columns: list[list[np.ndarray]] = [[] for _ in Walk._fields]
+    columns: list[list[np.ndarray]] = [[] for _ in Walk._fields[:-1]]
+    said: dict[str, list[np.ndarray]] = {}
     for step in range(steps):
         decision = agent.act(observation, state, seed=seed * 100_003 + step)
         state = decision.state
         following, reward, terminated, truncated, _ = env.step(decision.action)
         planned = decision.info.get("planned_rewards", np.zeros((env.num_envs, 0)))
-        gated = decision.info.get("gated", np.zeros(env.num_envs))
-        row = (np.where(alive, reward, 0.0), observation.copy(), decision.action, planned, gated)
+        for name, values in decision.info.items():
+            if np.shape(values) == (env.num_envs,):
+                said.setdefault(name, []).append(values)
+        row = (np.where(alive, reward, 0.0), observation.copy(), decision.action, planned)
         for column, value in zip(columns, row, strict=True):
             column.append(value)
         alive &= ~(terminated | truncated)
         observation = following
         if not alive.any():
             break
-    return Walk(*(np.stack(column) for column in columns))
+    return Walk(
+        *(np.stack(column) for column in columns),
+        said={name: np.stack(values) for name, values in said.items()},
+    )
 
 
 def bias_by_step(walked: Walk) -> list[dict[str, float]]:

@@ -12,6 +12,7 @@ import json
 import math
 import os
 import shutil
+import types
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeAlias
@@ -120,8 +121,13 @@ def save(
     spaces: Spaces,
     counters: Mapping[str, Any],
     weights: Mapping[str, np.ndarray],
+    parts: Mapping[str, Agent] = types.MappingProxyType({}),
 ) -> None:
-    """Writes an agent's directory as a whole: readers see the old one or the new one."""
+    """Writes an agent's directory as a whole: readers see the old one or the new one.
+
+    `parts` are agents that this one consists of; each gets a folder of its own inside, which
+    `models.load` reads.
+    """
     tensors = safetensors.save({name: np.asarray(array, order="C") for name, array in weights.items()})
     description = {
         "family": family,
@@ -135,6 +141,12 @@ def save(
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
     (scratch / WEIGHTS).write_bytes(tensors)
+    for name, part in parts.items():
+        part.save(scratch / name)
+        # So that this description, and a hash of it, stands for the parts as well.
+        description[f"{name}_sha256"] = hashlib.sha256(
+            (scratch / name / DESCRIPTION).read_bytes()
+        ).hexdigest()
     text = json.dumps(description, sort_keys=True, indent=1, allow_nan=False)
     (scratch / DESCRIPTION).write_text(text + "\n")
     if directory.exists():

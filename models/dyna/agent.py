@@ -8,6 +8,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+from scipy import sparse
 
 from models import agent as storage
 from models import configuration
@@ -58,11 +59,13 @@ class TableAgent:
         values: np.ndarray,
         count: np.ndarray,
         *,
+        model: np.ndarray,
         reward_scale: float,
         counters: dict[str, Any],
     ) -> None:
         self.config, self.spaces, self.cells, self.counters = config, spaces, cells, counters
         self.values, self.count = values, count  # [cells, actions]
+        self.model = model  # [K, 4], see `Table.model`
         self.reward_scale = reward_scale
         """Rewards were multiplied by this for learning."""
         counts = branches(spaces.action)
@@ -83,7 +86,7 @@ class TableAgent:
         cell = self.cells.find(np.asarray(observation))
         known = self._known[cell]  # [B, A]
         unseen = np.isneginf(known).all(axis=1)
-        choice = np.where(unseen, self.middle, known.argmax(axis=1))
+        choice = self.choices(cell)
         value = np.where(unseen, 0.0, known.max(axis=1)) / self.reward_scale
         return Decision(
             action=to_action(choice, self.spaces),
@@ -95,6 +98,57 @@ class TableAgent:
                 "cell": cell,
             },
         )
+
+    def forecast(
+        self,
+        observation: np.ndarray,
+        state: State,
+        actions: np.ndarray | None,
+        *,
+        horizon: int,
+        samples: int = 1,
+        seed: int = 0,
+    ) -> np.ndarray:
+        """Mean rewards `[B, 1, H]` by the table's model; see `models.agent.Forecaster`. Nothing is drawn.
+
+        The chances of being in each cell move by the outcomes seen there. A pair that was never tried is
+        supposed to earn nothing and to lead nowhere.
+        """
+        number, actions_number = self.values.shape
+        pair, following = self.model[:, 0].astype(np.int64), self.model[:, 1].astype(np.int64)
+        moves = sparse.csr_array((self.model[:, 2], (pair, following)), shape=(self.values.size, number))
+        known = np.zeros(self.values.size, bool)
+        known[pair] = True
+        moves = moves + sparse.csr_array(
+            (np.ones((~known).sum()), (np.flatnonzero(~known), np.flatnonzero(~known) // actions_number)),
+            shape=moves.shape,
+        )
+        reward = np.zeros(self.values.size)
+        reward[pair] = self.model[:, 3] / self.reward_scale
+        rows = len(observation)
+        chance = np.zeros((rows, number))  # [B, cells]
+        chance[np.arange(rows), self.cells.find(np.asarray(observation))] = 1.0
+        if actions is None:
+            chosen = np.broadcast_to(self.choices(np.arange(number)), (horizon, rows, number))
+        else:
+            flat = to_choice(np.asarray(actions).reshape(-1, *self.spaces.action.shape), self.spaces)
+            chosen = np.broadcast_to(flat.reshape(rows, horizon).T[:, :, None], (horizon, rows, number))
+        paid = np.zeros((rows, 1, horizon))
+        for h in range(horizon):
+            following_chance = np.zeros_like(chance)
+            for action in np.unique(chosen[h]):
+                part = np.where(chosen[h] == action, chance, 0.0)
+                places = np.arange(number) * actions_number + action
+                paid[:, 0, h] += part @ reward[places]
+                following_chance += part @ moves[places]
+            chance = following_chance
+        return paid
+
+    def choices(self, cell: np.ndarray) -> np.ndarray:
+        """The column of the table that is taken in each `cell [N]`."""
+        known = self._known[cell]  # [N, A]
+        columns: np.ndarray = np.where(np.isneginf(known).all(axis=1), self.middle, known.argmax(axis=1))
+        return columns
 
     def digest(self) -> str:
         """A name for exactly this table."""
@@ -111,6 +165,7 @@ class TableAgent:
             weights={
                 "values": self.values,
                 "count": self.count,
+                "model": self.model,
                 "reward_scale": np.array(self.reward_scale, np.float64),
                 **pack(self.cells),
             },
@@ -140,6 +195,7 @@ def load(directory: Path) -> TableAgent:
         unpack(saved.weights),
         saved.weights["values"],
         saved.weights["count"],
+        model=saved.weights["model"],
         reward_scale=float(saved.weights["reward_scale"]),
         counters=saved.counters,
     )

@@ -148,6 +148,18 @@ class Table:
         """`q` as float64 `[cells, actions]`."""
         return np.array(self.q)
 
+    def model(self) -> np.ndarray:
+        """What the model expects, float64 `[K, 4]`: a pair of cell and action, a cell it led to, the share of
+        the outcomes kept that did (less than all of them where episodes ended), and their mean reward."""
+        rows = []
+        for pair, kept in sorted(self._outcomes.items()):
+            reached: dict[int, float] = {}
+            for _, later, following in kept:
+                reached[following] = reached.get(following, 0.0) + (later > 0.0) / len(kept)
+            reward = sum(outcome[0] for outcome in kept) / len(kept)
+            rows += [(pair, following, share, reward) for following, share in sorted(reached.items())]
+        return np.array(rows, np.float64).reshape(-1, 4)
+
     def arrays(self) -> dict[str, np.ndarray]:
         """Everything, as named arrays, in an order that `restore` keeps."""
         outcomes = [(pair, *outcome) for pair, kept in self._outcomes.items() for outcome in kept]

@@ -197,6 +197,7 @@ class _Run:
             self.grid,
             self.table.values(),
             np.array(self.table.count, np.int64),
+            model=self.table.model(),
             reward_scale=self.reward_scale,
             counters=counters,
         )

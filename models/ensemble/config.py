@@ -13,11 +13,11 @@ from models.configuration import Above, AtLeast, Between
 class Config(configuration.Config):
     """Steps are real steps (transitions) of the environment, summed over its sub-environments."""
 
-    env_steps: Annotated[int, AtLeast(1)] = 6_000
+    env_steps: Annotated[int, AtLeast(1)] = 12_000
     """Real steps of training, the warm-up among them."""
-    warmup_steps: Annotated[int, AtLeast(1)] = 2_000
+    warmup_steps: Annotated[int, AtLeast(1)] = 8_000
     """Steps of uniformly random actions before the first fit."""
-    fit_steps: Annotated[int, AtLeast(1)] = 2_000
+    fit_steps: Annotated[int, AtLeast(1)] = 4_000
     """Real steps between two fits of the model."""
     epsilon: Annotated[float, Between(0, 1)] = 0.2
     """Share of uniformly random actions among those collected after the warm-up."""
@@ -25,24 +25,32 @@ class Config(configuration.Config):
     members: Annotated[int, AtLeast(1)] = 5
     elites: Annotated[int, AtLeast(1)] = 5
     """Members that plan: the best on held-out data; at most `members`."""
-    hidden: Annotated[tuple[int, ...], AtLeast(1)] = (48, 48)
-    """Widths of each member's hidden layers."""
+    hidden: Annotated[tuple[int, ...], AtLeast(1)] = ()
+    """Widths of each member's hidden layers; none makes it linear, which faint edges and few bars want."""
     activation: Literal["silu", "tanh", "relu"] = "silu"
-    learning_rate: Annotated[float, Above(0)] = 1e-3
-    weight_decay: Annotated[float, AtLeast(0)] = 1e-4
+    interactions: bool = True
+    """Show the networks the products of observation and action as well; choices then count as ordered."""
+    learning_rate: Annotated[float, Above(0)] = 3e-3
+    weight_decay: Annotated[float, AtLeast(0)] = 0.3
     """Share of the kernels, times the learning rate, that an update takes away."""
+    reward_share: Annotated[float, Between(0, 1, open_high=True)] = 0.5
+    """Weight of the reward in the likelihood that is learned and stopped by; the changes of the observation
+    share the rest. 0 counts it as one output among all."""
     batch_size: Annotated[int, AtLeast(1)] = 128
     """Transitions an update and member."""
     updates_per_round: Annotated[int, AtLeast(1)] = 64
     """Updates between two looks at the held-out data; one compiled call."""
-    max_rounds: Annotated[int, AtLeast(1)] = 20
+    max_rounds: Annotated[int, AtLeast(1)] = 40
     """Rounds of a fit at most."""
     patience: Annotated[int, AtLeast(1)] = 3
     """Rounds in which no member improves before a fit ends."""
     improvement: Annotated[float, AtLeast(0)] = 1e-3
     """What counts as better on held-out data: nats an output."""
-    holdout: Annotated[float, Between(0, 1, open_low=True, open_high=True)] = 0.15
+    holdout: Annotated[float, Between(0, 0.5, open_low=True)] = 0.15
     """Share of the transitions that no member trains on."""
+    holdout_block: Annotated[int, AtLeast(1)] = 16
+    """Consecutive steps of an environment that are held out, or not, together: neighbours are too much alike
+    to judge each other."""
     holdout_rows: Annotated[int, AtLeast(8)] = 512
     """Held-out transitions that are looked at, drawn anew for each fit."""
 
@@ -74,15 +82,36 @@ class Config(configuration.Config):
     confidence: Annotated[float, AtLeast(0)] = 3.0
     """The plan must beat doing nothing (the neutral action throughout) by this many standard deviations of
     the members' opinions on it; 0 switches this off."""
+    confidence_to_stay: Annotated[float, Between(0, 1)] = 0.5
+    """Share of `confidence` that is enough to go on in the direction of the last action, as seen from the
+    neutral one; choices count as ordered."""
     neutral: tuple[float, ...] | None = None
     """The action that is taken instead (in units of a Box, or as indices from 0): by default nothing, which
     is the point of a Box nearest to zero, and the middle of a list of choices."""
 
-    calm_quantile: Annotated[float, Between(0, 1, open_low=True)] = 1.0
-    """Where the model expects more reward noise than on this share of held-out data (turbulence), the plan
-    is cut to half the horizon and its risk is charged; 1 switches the rule off."""
-    turbulence_penalty: Annotated[float, AtLeast(0)] = 0.0
-    """Taken from a planned reward in turbulence, times its predicted deviation: makes positions smaller."""
+    fallback: Literal["neutral", "dqn", "dyna"] = "neutral"
+    """Who acts where the plan is not followed: nobody (the neutral action), or an agent of that family that
+    has learned inside the model (deep Dyna)."""
+    acting: Literal["plan", "policy"] = "plan"
+    """Follow the plan where the gate lets it, or always the policy that learned inside the model."""
+    dream_steps: Annotated[int, AtLeast(1)] = 20_000
+    """Simulated steps that this policy learns from."""
+    dream_envs: Annotated[int, AtLeast(1)] = 32
+    """Dreams that it walks through side by side."""
+    dream_episode: Annotated[int, AtLeast(1)] = 16
+    """Steps of a dream; it starts from an observation that was really made."""
+
+    regime_rule: Literal["off", "model", "given"] = "off"
+    """Whether horizon and size follow the regime: told by the model's own predictions, or by two inputs."""
+    regime_columns: tuple[int, ...] = ()
+    """Given: inputs of the observation, counted from 0, that measure the strength of trends and the noise."""
+    trend_quantile: Annotated[float, Between(0, 0.5, open_low=True)] = 0.33
+    """Above all but this share of held-out data is a trend (the whole horizon), below this share is mean
+    reversion (a third of it), between them two thirds."""
+    calm_quantile: Annotated[float, Between(0, 1, open_low=True)] = 0.9
+    """Noise above this share of held-out data is turbulence: the horizon is halved, positions are smaller."""
+    turbulent_size: Annotated[float, Between(0, 1)] = 0.5
+    """What is left in turbulence of an action's distance from the neutral one; choices count as ordered."""
 
     compile: bool = True
     """Compile fits and plans with XLA."""
@@ -101,6 +130,19 @@ class Config(configuration.Config):
                     f"{name}: {getattr(self, name)} is not allowed; it must be at most {most}, "
                     f"{getattr(self, most)}"
                 )
+        if self.acting == "policy" and self.fallback == "neutral":
+            raise ValueError(
+                'fallback: "neutral" is not allowed with acting policy; it must be the family that learns'
+            )
+        if self.regime_rule == "given" and len(self.regime_columns) != 2:
+            raise ValueError(
+                f"regime_columns: {self.regime_columns} is not allowed with regime_rule given; it must be "
+                "two inputs, of the trend and of the noise"
+            )
+        if self.regime_rule == "model" and self.horizon < 3:
+            raise ValueError(
+                f"horizon: {self.horizon} is not allowed with regime_rule model; it must be at least 3"
+            )
 
     @classmethod
     def nano(cls) -> Config:
@@ -116,6 +158,9 @@ class Config(configuration.Config):
             updates_per_round=4,
             max_rounds=3,
             holdout_rows=16,
+            holdout_block=4,
+            dream_steps=320,
+            dream_envs=4,
             horizon=3,
             samples=8,
             elite_samples=3,

@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from models import networks, rng
+from models.planning import plan
 from models.planning.plan import ActionSpace, Continuous
 
 MAX_LOG_VARIANCE, MIN_LOG_VARIANCE = 0.5, -10.0  # to start with, as in PETS; learned
@@ -30,11 +31,13 @@ class Shape(NamedTuple):
     members: int  # E
     hidden: tuple[int, ...]
     activation: str
+    interactions: bool = False
 
     @property
     def action_inputs(self) -> int:
-        """Inputs that an action makes: its numbers, or a one-hot for each branch."""
-        return len(self.space.low) if isinstance(self.space, Continuous) else sum(self.space.counts)
+        """Inputs that an action makes; see `join`."""
+        plain = len(self.space.low) if isinstance(self.space, Continuous) else sum(self.space.counts)
+        return plain + self.interactions * self.inputs * plan.width(self.space)
 
     @property
     def targets(self) -> int:
@@ -92,12 +95,24 @@ def initial(shape: Shape, seed: int) -> Weights:
     )
 
 
-def encode(action: Any, space: ActionSpace) -> tf.Tensor:
-    """Actions `[..., A]` of the planner's view as network inputs `[..., I']`."""
+def join(observation: Any, action: Any, shape: Shape) -> tf.Tensor:
+    """Observations `[..., D]` and actions `[..., A]` of the planner's view as network inputs `[..., I]`.
+
+    An action gives its numbers, or a one-hot for each branch. With `shape.interactions` every part of it also
+    multiplies the whole observation, its choices at even distances from -1 to 1: what an input says about the
+    worth of more of an action is then there to be weighed, and need not be found.
+    """
+    space = shape.space
     if isinstance(space, Continuous):
-        return tf.cast(action, tf.float32)
-    parts = [tf.one_hot(action[..., place], count) for place, count in enumerate(space.counts)]
-    return tf.concat(parts, axis=-1)
+        parts = levels = [tf.cast(action[..., place, None], tf.float32) for place in range(len(space.low))]
+    else:
+        parts = [tf.one_hot(action[..., place], count) for place, count in enumerate(space.counts)]
+        levels = [
+            tf.cast(action[..., place, None], tf.float32) * (2.0 / max(1, count - 1)) - 1.0
+            for place, count in enumerate(space.counts)
+        ]
+    products = [observation * level for level in levels] if shape.interactions else []
+    return tf.concat([observation, *parts, *products], axis=-1)
 
 
 def measure(inputs: np.ndarray, targets: np.ndarray, *, ends: bool) -> Scaling:

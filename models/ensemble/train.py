@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
+import models
 from models import agent as storage
 from models import checkpoint, configuration, rng
-from models.agent import State
+from models.agent import Agent, State
 from models.collect import Choice, Collector, buffer_for
 from models.curve import Curve, Log
 from models.ensemble import agent as acting
-from models.ensemble import dream, losses, networks
+from models.ensemble import calibration, holdout, losses, networks
 from models.ensemble.config import Config
-from models.ensemble.dream import Known, Limits, Model
+from models.ensemble.dream import Known, Model
+from models.ensemble.env import DreamVectorEnv
 from models.ensemble.networks import Scaling
 from models.planning import plan
 from models.planning.plan import Continuous
@@ -39,16 +42,16 @@ def scaled(data: Data, scaling: Scaling) -> Data:
     )
 
 
-def bootstrap(rows: np.ndarray, counts: np.ndarray, number: int, draw: np.random.Generator) -> np.ndarray:
-    """`number` places in `rows`, running through a member's resample of them, reshuffled each time round.
+def bootstrap(counts: np.ndarray, number: int, draw: np.random.Generator) -> np.ndarray:
+    """`number` places in N rows, running through a member's resample of them, reshuffled each time round.
 
-    `counts [capacity]` says how often each row of the buffer is in the resample. It is drawn once for a
-    member (Poisson of mean one, the bootstrap with replacement of a growing set: Oza and Russell 2001), so
-    that members keep their differences from fit to fit and do not all end up having seen everything.
+    `counts [N]` says how often each row is in the resample. It is the same in every fit (Poisson of mean one,
+    the bootstrap with replacement of a growing set: Oza and Russell 2001), so that members keep their
+    differences and do not all end up having seen everything.
     """
-    resample = np.repeat(np.arange(len(rows)), counts[rows])
+    resample = np.repeat(np.arange(len(counts)), counts)
     if not len(resample):
-        resample = np.arange(len(rows))
+        resample = np.arange(len(counts))
     rounds = -(-number // len(resample))
     return np.concatenate([draw.permutation(resample) for _ in range(rounds)])[:number]
 
@@ -68,13 +71,15 @@ class _Run:
         self.idle = np.tile(neutral, (env.num_envs, config.horizon, 1))  # the plan before the first one
         self.collector = Collector(env, self.replay, seed=seed, state=self.idle)
         self.curve = Curve(log, config.log_steps)
-        rows = self.replay.streams * self.replay.length
         # Fixed for a row of the buffer: what is held out once must not have been trained on before.
-        self.held_out = rng.generator(seed, "holdout").random(rows) < config.holdout
-        self.counts = rng.generator(seed, "bootstrap").poisson(1.0, (config.members, rows))
+        self.held_out = holdout.blocks(
+            self.replay.streams, self.replay.length,
+            share=config.holdout, block=config.holdout_block, draw=rng.generator(seed, "holdout"),
+        )  # fmt: skip
         self.learner = losses.start(networks.initial(self.shape, rng.derive(seed, "weights")))
         self.model: Model | None = None  # from the first fit on
         self.limits = acting.OPEN
+        self.policy_from: Path | None = None
         self.fits = self.fitted_at = 0
         origin = None
         if init_from is not None:
@@ -91,6 +96,8 @@ class _Run:
 
     def _start_from(self, directory: Path) -> str:
         earlier = acting.load(directory, known=self.known)
+        if earlier.config.fallback == self.config.fallback != "neutral":
+            self.policy_from = directory / acting.POLICY
         shape = earlier.shape._replace(members=self.shape.members)
         if shape != self.shape:
             raise ValueError(f"ensemble: {directory} has networks {shape}, not {self.shape}")
@@ -136,36 +143,48 @@ class _Run:
         """The transitions of `rows`."""
         found = self.replay.n_step(rows, 1, 1.0)
         shown = found.observation.astype(np.float32)
-        action = networks.encode(acting.to_choice(found.action, self.spaces), self.shape.space).numpy()
+        inputs = networks.join(shown, acting.to_choice(found.action, self.spaces), self.shape).numpy()
         change = found.next_observation.astype(np.float32) - shown
         return Data(
-            np.concatenate([shown, action], axis=1),
+            inputs,
             np.concatenate([change, found.reward[:, None]], axis=1),
             found.discount,
         )
+
+    def _divided(self) -> tuple[np.ndarray, np.ndarray]:
+        """Rows to train on and rows to judge by."""
+        rows = self.replay.complete_rows()
+        held, rest = rows[self.held_out[rows]], rows[~self.held_out[rows]]
+        if len(held):
+            shown = self.replay.read("observation", rest), self.replay.read("observation", held)
+            rest = rest[~holdout.same_moment(*shown)]
+        if not len(held) or not len(rest):  # a handful of transitions: look at what there is
+            return rows, rows
+        return rest, held
 
     def fit(self) -> None:
         """Trains every member on its resample until held-out data say to stop; keeps each one's best."""
         config = self.config
         draw = rng.generator(self.seed, "fit", self.fits)
-        rows = self.replay.complete_rows()
-        held = rows[self.held_out[rows]]
-        trained = rows[~self.held_out[rows]]
-        if not len(held) or not len(trained):  # a handful of transitions: look at what there is
-            held = trained = rows
+        trained, held = self._divided()
         looked_at = draw.choice(held, config.holdout_rows, replace=len(held) < config.holdout_rows)
         data, test = self.gather(trained), self.gather(looked_at)
         scaling = networks.measure(data.inputs, data.targets, ends=bool((data.goes_on == 0).any()))
         data, test = scaled(data, scaling), scaled(test, scaling)
         size = (config.updates_per_round, config.batch_size)
+        shown = self.replay.read("observation", trained)
         streams = np.stack(
             [
-                bootstrap(trained, counts, config.max_rounds * size[0] * size[1], draw)
-                for counts in self.counts
+                bootstrap(
+                    holdout.resample(shown, trained, rng.derive(self.seed, "bootstrap", member)),
+                    config.max_rounds * size[0] * size[1],
+                    draw,
+                )
+                for member in range(config.members)
             ]
         ).reshape(config.members, config.max_rounds, *size)
-        improve = losses.round_of_updates(self.shape, compiled=config.compile)
-        look = losses.scorer(self.shape, compiled=config.compile)
+        improve = losses.round_of_updates(self.shape, config.reward_share, compiled=config.compile)
+        look = losses.scorer(self.shape, config.reward_share, compiled=config.compile)
         rates = [tf.constant(rate, tf.float32) for rate in (config.learning_rate, config.weight_decay)]
         judged = [tf.constant(part, tf.float32) for part in test]
 
@@ -187,42 +206,17 @@ class _Run:
         chosen = np.sort(np.argsort(best_score, kind="stable")[: config.elites])
         self.model = Model(networks.members(best, chosen), scaling)
         self.fits, self.fitted_at = self.fits + 1, self.env_steps
-        self._calibrate(looked_at, test)
+        planners = self.shape._replace(members=config.elites)
+        found = self.replay.n_step(looked_at, 1, 1.0)
+        self.limits = calibration.limits(
+            self.model, found.observation, acting.to_choice(found.action, self.spaces),
+            shape=planners, settings=self.settings, known=self.known, config=config,
+        )  # fmt: skip
+        for name, value in calibration.figures(self.model, test.inputs, test.targets, planners).items():
+            self.curve.add(f"fit/{name}", value)
         self.curve.add("fit/holdout_likelihood", float(best_score.mean()))
         self.curve.add("fit/holdout_gain", float((first_score - best_score).mean()))
         self.curve.add("fit/rounds", rounds)
-
-    def _calibrate(self, rows: np.ndarray, test: Data) -> None:
-        """Limits as quantiles over held-out transitions; and whether the 90 % interval holds 90 % of them."""
-        assert self.model is not None
-        config, shape = self.config, self.shape._replace(members=self.config.elites)
-        found = self.replay.n_step(rows, 1, 1.0)
-        shown = tf.constant(found.observation.astype(np.float32))
-        taken = tf.constant(acting.to_choice(found.action, self.spaces))
-        doubt = dream.doubt(self.model, shown, taken, shape)
-        neutral = tf.broadcast_to(self.idle[0, 0], taken.shape)
-        rest = dream.doubt(self.model, shown, neutral, shape)
-
-        def limit(values: Any, quantile: float) -> np.float32:
-            return np.float32(np.quantile(values.numpy(), quantile) if quantile < 1 else np.inf)
-
-        self.limits = Limits(
-            limit(doubt.epistemic, config.gate_quantile),
-            np.float32(config.confidence),
-            limit(rest.aleatoric, config.calm_quantile),
-        )
-        predicted = networks.predict(self.model.weights, tf.constant(test.inputs, tf.float32), shape)
-        mean = tf.reduce_mean(predicted.mean, axis=0).numpy()
-        variance = tf.math.reduce_variance(predicted.mean, axis=0) + tf.reduce_mean(
-            tf.exp(predicted.log_variance), axis=0
-        )
-        inside = np.abs(test.targets - mean) <= 1.6449 * np.sqrt(variance.numpy())
-        self.curve.add("fit/coverage_90", float(inside.mean()))
-        self.curve.add("fit/epistemic", float(doubt.epistemic.numpy().mean()))
-        explained = 1.0 - np.square(test.targets - mean).mean(axis=0) / np.maximum(
-            test.targets.var(axis=0), 1e-12
-        )
-        self.curve.add("fit/reward_explained", float(explained[-1]))
 
     def due(self) -> bool:
         """Whether the model is to be fitted now."""
@@ -283,7 +277,35 @@ class _Run:
         self.fits, self.fitted_at = found.values["fits"], found.values["fitted_at"]
         self.curve.restore(found.values["curve"])
 
-    def agent(self) -> acting.EnsembleAgent:
+    def policy(self, checkpoint_dir: Path | None) -> Agent | None:
+        """Deep Dyna: an agent of another family, trained inside the model alone."""
+        assert self.model is not None
+        config, name = self.config, self.config.fallback
+        if name == "neutral":
+            return None
+        dreams = DreamVectorEnv(
+            self.model,
+            self.shape._replace(members=config.elites),
+            self.spaces,
+            self.replay.read("observation", self.replay.complete_rows()),
+            functools.partial(acting.to_choice, spaces=self.spaces),
+            known=self.known,
+            num_envs=config.dream_envs,
+            steps=config.dream_episode,
+            compiled=config.compile,
+        )
+        warmup = int(vars(models.config_class(name)())["warmup_steps"])
+        options = {"env_steps": config.dream_steps, "warmup_steps": min(warmup, 1 + config.dream_steps // 4)}
+        return models.train(
+            name,
+            dreams,
+            options,
+            seed=rng.derive(self.seed, "policy"),
+            checkpoint_dir=None if checkpoint_dir is None else checkpoint_dir / acting.POLICY,
+            init_from=self.policy_from,
+        )
+
+    def agent(self, policy: Agent | None) -> acting.EnsembleAgent:
         assert self.model is not None
         counters = {
             "env_steps": self.env_steps,
@@ -293,8 +315,9 @@ class _Run:
             "seed": self.seed,
         }
         return acting.EnsembleAgent(
-            self.config, self.spaces, self.model, self.limits, counters=counters, known=self.known
-        )
+            self.config, self.spaces, self.model, self.limits,
+            counters=counters, known=self.known, fallback=policy,
+        )  # fmt: skip
 
 
 def train(
@@ -309,8 +332,9 @@ def train(
 ) -> acting.EnsembleAgent:
     """Trains on `env` until `config.env_steps` real steps are made; see `models.train`.
 
-    `known` holds functions of the world that need not be learned. The last step of the vector environment
-    is completed, so that up to `num_envs - 1` steps more are made.
+    `known` holds functions of the world that need not be learned. With `config.fallback` an agent of that
+    family is then trained inside the model, on simulated steps that do not count as real ones. The last step
+    of the vector environment is completed, so that up to `num_envs - 1` steps more are made.
     """
     run = _Run(env, config, seed, init_from, log, known)
     if checkpoint_dir is not None:
@@ -320,4 +344,4 @@ def train(
         run.advance()
         if checkpoint_dir is not None and run.env_steps // config.checkpoint_steps > before:
             run.save(checkpoint_dir)
-    return run.agent()
+    return run.agent(run.policy(checkpoint_dir))

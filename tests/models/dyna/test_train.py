@@ -129,13 +129,51 @@ def test_where_it_never_was_it_stays_in_the_middle_and_untried_actions_are_not_t
     count[0], count[1, 1:] = 0, 0
     fresh = dyna.agent.TableAgent(
         agent.config, agent.spaces, agent.cells, agent.values - 10.0 * (count > 0), count,
-        reward_scale=1.0, counters={},
+        model=agent.model, reward_scale=1.0, counters={},
     )  # fmt: skip
     cells = [agent.cells.find(np.array([[x, 0.0]]))[0] for x in (0.0, 1.0)]
     assert sorted(cells) == [0, 1]
     decision = fresh.act(np.array([[0.0, 0.0], [1.0, 0.0]], np.float32)[np.argsort(cells)], (), seed=0)
     np.testing.assert_array_equal(decision.action, [[1, 1], [0, 0]])  # the middle; the only one tried
     np.testing.assert_array_equal(decision.info["unseen"], [1.0, 0.0])
+
+
+def test_a_forecast_follows_the_moves_that_were_seen():
+    agent = models.train("dyna", _chain(), CONFIG, seed=0)
+    shown = np.array([[3.0, 0.0], [1.0, 0.0]], np.float32)
+    right, left = np.full((2, 4), 4), np.full((2, 4), 3)
+    paid = agent.forecast(shown, (), right, horizon=4)
+    assert paid.shape == (2, 1, 4)
+    np.testing.assert_allclose(paid[:, 0], [[0, 2e-4, 2e-4, 2e-4], [0, 0, 0, 2e-4]], rtol=1e-6)
+    np.testing.assert_array_equal(
+        agent.forecast(shown, (), None, horizon=4), paid
+    )  # right is what it would do
+    backward = agent.forecast(shown, (), left, horizon=4)
+    np.testing.assert_allclose(
+        backward[:, 0], [[0, 0, 0, 1e-5], [0, 1e-5, 1e-5, 1e-5]], rtol=1e-6, atol=1e-12
+    )
+    agent.model = agent.model[agent.model[:, 0] != 1]  # to the right from the first place was never tried
+    np.testing.assert_array_equal(
+        agent.forecast(np.zeros((1, 2)), (), right[:1], horizon=4), np.zeros((1, 1, 4))
+    )
+
+
+def test_chances_split_and_ended_episodes_earn_no_more():
+    table = dyna.table.Table(3, 1, learning_rate=0.1, discount=0.9, memory=4)
+    for following, terminated in ((1, False), (1, False), (2, False), (2, True)):
+        table.observe(0, 0, 1.0, following, terminated=terminated)
+    table.observe(1, 0, 4.0, 1, terminated=False)
+    table.observe(2, 0, 8.0, 2, terminated=True)
+    np.testing.assert_array_equal(
+        table.model(), [[0, 1, 0.5, 1], [0, 2, 0.25, 1], [1, 1, 1, 4], [2, 2, 0, 8]]
+    )
+    one = gymnasium.spaces.Box(0, 3, (1,), np.float32), spaces.Discrete(1)
+    agent = dyna.agent.TableAgent(
+        NANO, models.agent.Spaces(*one), dyna.cells.Cells((np.array([0.5, 1.5]),)), table.values(),
+        np.ones((3, 1), np.int64), model=table.model(), reward_scale=2.0, counters={},
+    )  # fmt: skip
+    paid = agent.forecast(np.zeros((1, 1)), (), None, horizon=3)[0, 0]
+    np.testing.assert_allclose(paid, [0.5, (0.5 * 4 + 0.25 * 8) / 2, 0.5 * 4 / 2])
 
 
 def test_wrong_spaces_and_settings_are_refused():

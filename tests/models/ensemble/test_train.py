@@ -11,6 +11,7 @@ from gymnasium.vector import SyncVectorEnv
 import models
 from models import ensemble
 from models.ensemble import agent as acting
+from models.ensemble import holdout
 from models.ensemble.dream import Known
 from models.ensemble.train import bootstrap, train
 
@@ -58,6 +59,7 @@ LEARNING = {
     "env_steps": 900, "warmup_steps": 600, "fit_steps": 300, "members": 3, "elites": 3, "hidden": [24],
     "learning_rate": 5e-3, "batch_size": 64, "updates_per_round": 50, "max_rounds": 12, "horizon": 4,
     "samples": 48, "elite_samples": 8, "iterations": 3, "log_steps": 300, "compile": False, "confidence": 1.0,
+    "gate_quantile": 0.9, "weight_decay": 1e-4, "reward_share": 0.0, "interactions": False,
 }  # fmt: skip
 
 
@@ -103,7 +105,7 @@ def test_the_model_is_calibrated_and_unsure_off_its_data(trained):
     assert last["fit/reward_explained"] > 0.9
     near = np.random.default_rng(0).normal(size=(200, 2)).astype(np.float32)
     near[:, 1] = np.random.default_rng(1).integers(-1, 2, 200)
-    far = near + np.float32([8.0, 0.0])
+    far = near + np.float32([10.0, 0.0])
     state = agent.initial_state(200)
     inside, outside = (agent.act(shown, state, seed=0).info for shown in (near, far))
     assert outside["epistemic"].mean() > 10 * inside["epistemic"].mean()
@@ -116,8 +118,9 @@ def test_the_model_is_calibrated_and_unsure_off_its_data(trained):
     ("space", "changes"),
     [
         (GRID, {"compile": True}),
+        (GRID, {"fallback": "dyna"}),
         (BOX, {"planner": "icem", "propagation": "ts1", "particles": 2}),
-        (spaces.MultiDiscrete([3, 2]), {"planner": "shooting", "calm_quantile": 0.5, "warm_start": False}),
+        (spaces.MultiDiscrete([3, 2]), {"planner": "shooting", "regime_rule": "model", "warm_start": False}),
     ],
 )
 def test_a_killed_training_ends_in_the_same_bytes(tmp_path, space, changes):
@@ -200,17 +203,17 @@ def test_a_warm_start_begins_with_the_earlier_members_and_a_fallback_acts_behind
 
 
 def test_members_are_trained_on_resamples_of_their_own():
-    rows = np.arange(1000) * 2
     draw = np.random.default_rng(0)
-    counts = draw.poisson(1.0, (2, 2000))
-    first, again, other = (bootstrap(rows, counts[m], 6000, draw) for m in (0, 0, 1))
+    shown, rows = draw.normal(size=(1000, 3)), np.arange(1000)
+    counts = [holdout.resample(shown, rows, seed) for seed in (5, 6)]
+    first, again, other = (bootstrap(counts[m], 6000, draw) for m in (0, 0, 1))
     assert set(first) == set(again)  # the resample stays, the order does not
     assert not np.array_equal(first, again)
     assert np.mean(np.isin(np.arange(1000), first)) == pytest.approx(1 - np.exp(-1), abs=0.05)
     assert len(set(first) ^ set(other)) > 300
-    once = bootstrap(rows, counts[0], counts[0][rows].sum(), draw)
-    np.testing.assert_array_equal(np.bincount(once, minlength=1000), counts[0][rows])
-    assert len(bootstrap(rows[:3], np.zeros(2000, np.int64), 7, draw)) == 7  # nothing drawn: take all
+    once = bootstrap(counts[0], counts[0].sum(), draw)
+    np.testing.assert_array_equal(np.bincount(once, minlength=1000), counts[0])
+    assert len(bootstrap(np.zeros(3, np.int64), 7, draw)) == 7  # nothing drawn: take all
 
 
 def test_unbounded_actions_are_refused():
