@@ -23,7 +23,8 @@ import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from flows import night, nightly, process
+from flows import champion as reign
+from flows import night, process
 from tests.end_to_end.conftest import run
 from tests.flows.places import TINY, git, real
 
@@ -54,7 +55,7 @@ def rehearse(scratch: Path, nights: int, checked: int, seed: int) -> dict[str, o
     states, seconds, core_seconds = [], [], []
     for number in range(nights):
         began, spent = time.monotonic(), processor_seconds()
-        outcome = night.run(root, FIRST + timedelta(days=number), say=lambda line: None)
+        outcome = night.run(root, FIRST + timedelta(days=number), night.Means(say=lambda line: None))
         seconds.append(time.monotonic() - began)
         core_seconds.append(processor_seconds() - spent)
         states.append(outcome.state)
@@ -67,7 +68,7 @@ def rehearse(scratch: Path, nights: int, checked: int, seed: int) -> dict[str, o
     drawn = random.Random(seed).sample(days, min(checked, nights))
     same = {str(day): reproduces(root, scratch / f"fresh-{day}", f"nightly-{day}") for day in drawn}
     commits = int(git(root, "rev-list", "--count", "main..nightly"))
-    rolled_back = nightly.champion_command(rollback=True, root=root) == 0
+    rolled_back = reign.command(root, rollback=True) == 0
     holds = [
         commits == nights,
         {later - earlier for earlier, later in itertools.pairwise(rows)} == {24},

@@ -18,10 +18,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flows import champion as reign
-from flows import night, notify, server, workspace
+from flows import night, notify, server
 from flows.night import Outcome
-from pipelines import locks, params
+from pipelines import params
 from pipelines.errors import UserError
 
 if TYPE_CHECKING:
@@ -91,39 +90,6 @@ def serve(root: Path) -> None:
             description="Moves the window, retrains, compares with the champion, commits.",
             entrypoint_type=EntrypointType.MODULE_PATH,
         )
-
-
-def champion_command(*, rollback: bool, root: Path | None = None) -> int:
-    """Behind `python -m flows.promotion`: who reigns on the nights' branch, or the one before again."""
-    root = root or Path.cwd()
-    settings = params.load(root / params.FILE, root / params.PRESETS).nightly
-    folder = (root / settings.work_folder).absolute()
-    try:
-        with locks.exclusive(folder / night.LOCK, timeout=0.0):
-            space = workspace.open_workspace(root, folder, remote=settings.remote, follow=settings.follow)
-            last = workspace.tip(space)
-            if last is None:
-                raise UserError("no night has been yet, so nobody reigns")
-            workspace.put(space.clone, last)
-            if rollback:
-                return _roll_back(space, last)
-            champion = reign.read(space.clone)
-    except (UserError, locks.StoreLocked) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print("nobody reigns" if champion is None else f"{champion.name}, agent {champion.agent['hash']}")
-    return 0
-
-
-def _roll_back(space: workspace.Workspace, last: str) -> int:
-    done = reign.step_back(space.clone)
-    day = workspace.nights(space)[-1]
-    commit = workspace.commit(space, [last], done + "\n", day, None)
-    print(f"{done} ({commit[:12]})")
-    late = workspace.deliver(space, print)
-    if late is not None:
-        print(f"warning: not delivered yet, the next night will: {late}", file=sys.stderr)
-    return 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:

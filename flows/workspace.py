@@ -22,6 +22,7 @@ from flows import process
 from pipelines.errors import UserError
 from pipelines.stage import end_with_parent
 
+LOCK = "night.lock"  # in the work folder; who holds it may change the clone
 BRANCH = "nightly"
 TAG = "nightly-"
 DELIVERED = "refs/nightly/delivered"  # the last commit that reached the remote and the repository
