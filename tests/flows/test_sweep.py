@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +21,7 @@ from pipelines.params import Cluster
 from tests.flows import work
 
 pytestmark = pytest.mark.serial
+ROOT = Path(__file__).parents[2]
 INPUTS = {"data/shift": b"2.5"}
 
 
@@ -74,6 +81,53 @@ def test_a_job_that_never_ends_is_given_up_and_the_others_are_kept(tmp_path: Pat
     with pytest.raises(UserError, match="1 of 3 jobs failed; the first: job 1"):
         fan_out(tmp_path, work.overrun, tasks(tmp_path, number=3), job_minutes=0.1, retries=0)
     assert sorted(path.name for path in tmp_path.glob("key-*")) == ["key-0", "key-2"]
+
+
+@pytest.fixture
+def scheduler(tmp_path: Path) -> Iterator[str]:
+    """The address of a Dask scheduler in a process of its own."""
+    file = tmp_path / "scheduler.json"
+    options = ["--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(file)]
+    with started("-m", "distributed.cli.dask_scheduler", *options):
+        yield json.loads(wait_for(file))["address"]
+
+
+@contextlib.contextmanager
+def started(*command: str, **environment: str) -> Iterator[None]:
+    child = subprocess.Popen(
+        [sys.executable, *command], cwd=ROOT, env={**os.environ, **environment}, stderr=subprocess.DEVNULL
+    )
+    try:
+        yield
+    finally:
+        child.terminate()
+        child.wait(30)
+
+
+def wait_for(file: Path) -> str:
+    """Its text, once it is whole."""
+    deadline = time.monotonic() + 60
+    while not (file.exists() and file.read_text().endswith("}")):
+        assert time.monotonic() < deadline, "the scheduler did not start"
+        time.sleep(0.1)
+    return file.read_text()
+
+
+def test_a_cluster_of_ones_own_gives_the_same_bytes(tmp_path: Path, scheduler: str) -> None:
+    """A scheduler and two workers in processes of their own, met by their address alone."""
+    here, there = tmp_path / "here", tmp_path / "there"
+    fan_out(here, work.draw, tasks(here), workers=1)
+    with started("-m", "flows.cluster", scheduler, "--workers", "2"):
+        assert fan_out(there, work.draw, tasks(there), address=scheduler) == 6
+    assert results(there) == results(here)
+
+
+def test_a_worker_whose_arithmetic_is_not_fixed_is_refused(tmp_path: Path, scheduler: str) -> None:
+    plain = started(
+        "-m", "distributed.cli.dask_worker", scheduler, "--no-dashboard", PYTHONPATH=".", OMP_NUM_THREADS="2"
+    )
+    with plain, pytest.raises(UserError, match=r"start it with python -m flows\.cluster"):
+        fan_out(tmp_path, work.draw, tasks(tmp_path, number=1), address=scheduler, retries=0)
 
 
 def test_a_worker_with_other_code_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
