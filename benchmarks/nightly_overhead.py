@@ -3,7 +3,7 @@
     PYTHONPATH=. python benchmarks/nightly_overhead.py [--preset default|smoke|tiny]
 
 Each run starts from a fresh clone of the project as it stands, without any cache, over the same window:
-`dvc repro`, the Prefect flow `flows.repro`, a night without Prefect, and `dvc repro` again (the first pays for
+`dvc repro`, the Prefect flow `flows.repro`, a night without Prefect, `dvc repro` again (the first pays for
 cold file caches, so the mean of the two is what the others are held to). Writes
 benchmarks/results/nightly_overhead.json. Four times the preset: half an hour for the default one.
 """

@@ -12,9 +12,10 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from flows import graph, night, repro
 from flows import nightly as schedule
 from pipelines import params
+from pipelines.errors import UserError
 
 
-class NightFailed(RuntimeError):
+class NightFailed(UserError):
     """The night changed nothing; the run is shown as failed, so that automations see it."""
 
 

@@ -123,7 +123,7 @@ def page(clone: Path, day: date, judgement: Judgement, told: str, diff: str) -> 
         _table(
             ["agent", "return", "drawdown", "objection"],
             [
-                [name, _percent(found["total_return"]), _percent(found["max_drawdown"]), objection]
+                [name, _percent(found["total_return"]), _percent(found["max_drawdown"], ""), objection]
                 for name, found, objection in contenders
             ],
         ),
@@ -156,5 +156,5 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     return [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows)]
 
 
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{value:+.2%}"
+def _percent(value: float | None, sign: str = "+") -> str:
+    return "–" if value is None else f"{value:{sign}.2%}"
