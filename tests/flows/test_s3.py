@@ -38,18 +38,18 @@ def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeS3]:
 
 def test_a_night_lies_in_the_object_store_and_comes_back(tmp_path: Path, store: FakeS3) -> None:
     root = toy.made(
-        tmp_path / "root", params=toy.PARAMS.replace("nightly:\n", "nightly:\n  remote: s3://us/dvc\n")
+        tmp_path / "root", params=toy.PARAMS.replace("nightly:\n", "nightly:\n  remote: s3://nights/dvc\n")
     )
     first = night.run(root, at("2022-01-21"), QUIET)
     assert (first.state, first.undelivered) == ("promoted", None)
     assert store.objects
-    assert all(name.startswith("us/dvc/files/md5/") for name in store.objects)
+    assert all(name.startswith("nights/dvc/files/md5/") for name in store.objects)
 
     store.down = True
     kept = dict(store.objects)
     second = night.run(root, at("2022-01-22"), QUIET)
     assert second.state in ("promoted", "refused")
-    assert "s3://us/dvc was not reached" in str(second.undelivered)
+    assert "s3://nights/dvc was not reached" in str(second.undelivered)
     store.down = False
     third = night.run(root, at("2022-01-23"), QUIET)
     assert third.undelivered is None
@@ -59,7 +59,7 @@ def test_a_night_lies_in_the_object_store_and_comes_back(tmp_path: Path, store: 
         pulled = tmp_path / day
         git(tmp_path, "clone", "-q", "-b", f"nightly-{day}", str(root), str(pulled))
         for command in (
-            ["dvc", "remote", "add", "-q", "-d", "--local", "ours", "s3://us/dvc"],
+            ["dvc", "remote", "add", "-q", "-d", "--local", "ours", "s3://nights/dvc"],
             ["dvc", "pull", "-q"],
         ):
             subprocess.run(command, cwd=pulled, check=True)
