@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -139,6 +140,13 @@ def test_faults_of_the_world(tmp_path: Path) -> None:
     assert not break_fetch.exists()
     assert git(root, "rev-parse", "nightly") == fourth.commit
     assert git(root, "rev-parse", "nightly-2022-01-22") == second.commit
+
+    shutil.rmtree(clone_of(root))  # a lost work folder ends no reign
+    fifth = sleepless(root, "2022-01-25")
+    assert fifth.undelivered is None
+    assert git(root, "rev-parse", "nightly^") == fourth.commit
+    assert len(git(root, "show", "nightly:nights.jsonl").splitlines()) == 4
+
     pulled = tmp_path / "pulled"  # the data of the night that came late are in the remote
     git(tmp_path, "clone", "-q", "-b", "nightly", str(root), str(pulled))
     git(pulled, "checkout", "-q", "nightly-2022-01-22")

@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +13,9 @@ from flows.cluster import Task
 from pipelines.errors import UserError
 from pipelines.params import Cluster
 from tests.flows import work
+from tests.flows.places import started
 
 pytestmark = pytest.mark.serial
-ROOT = Path(__file__).parents[2]
 INPUTS = {"data/shift": b"2.5"}
 
 
@@ -81,36 +75,6 @@ def test_a_job_that_never_ends_is_given_up_and_the_others_are_kept(tmp_path: Pat
     with pytest.raises(UserError, match="1 of 3 jobs failed; the first: job 1"):
         fan_out(tmp_path, work.overrun, tasks(tmp_path, number=3), job_minutes=0.1, retries=0)
     assert sorted(path.name for path in tmp_path.glob("key-*")) == ["key-0", "key-2"]
-
-
-@pytest.fixture
-def scheduler(tmp_path: Path) -> Iterator[str]:
-    """The address of a Dask scheduler in a process of its own."""
-    file = tmp_path / "scheduler.json"
-    options = ["--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(file)]
-    with started("-m", "distributed.cli.dask_scheduler", *options):
-        yield json.loads(wait_for(file))["address"]
-
-
-@contextlib.contextmanager
-def started(*command: str, **environment: str) -> Iterator[None]:
-    child = subprocess.Popen(
-        [sys.executable, *command], cwd=ROOT, env={**os.environ, **environment}, stderr=subprocess.DEVNULL
-    )
-    try:
-        yield
-    finally:
-        child.terminate()
-        child.wait(30)
-
-
-def wait_for(file: Path) -> str:
-    """Its text, once it is whole."""
-    deadline = time.monotonic() + 60
-    while not (file.exists() and file.read_text().endswith("}")):
-        assert time.monotonic() < deadline, "the scheduler did not start"
-        time.sleep(0.1)
-    return file.read_text()
 
 
 def test_a_cluster_of_ones_own_gives_the_same_bytes(tmp_path: Path, scheduler: str) -> None:
