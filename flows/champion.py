@@ -132,7 +132,7 @@ def command(root: Path, *, rollback: bool) -> int:
             workspace.put(space.clone, last)
             if rollback:
                 done = step_back(space.clone)
-                day = workspace.nights(space)[-1]
+                day = workspace.nights(space.clone)[-1]
                 commit = workspace.commit(space, [last], done + "\n", day, None)
                 print(f"{done} ({commit[:12]})")
                 late = workspace.deliver(space, print)

@@ -95,7 +95,7 @@ def run(root: Path, now: datetime, means: Means = Means()) -> Outcome:  # noqa: 
 def _locked(root: Path, folder: Path, settings: Params, day: date, means: Means) -> Outcome:
     nightly = settings.nightly
     space = workspace.open_workspace(root, folder, remote=nightly.remote, follow=nightly.follow)
-    finished = workspace.nights(space)
+    finished = workspace.nights(space.clone)
     if finished and finished[-1] >= day:
         commit = workspace.tagged(space, f"{workspace.TAG}{finished[-1]}")
         late = workspace.deliver(space, means.say)

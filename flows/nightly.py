@@ -6,7 +6,7 @@
 
 One run at a time: a run that meets another one is cancelled by the server, and by the lock in the work
 folder where the two do not share a server. The window follows the clock and not the time a run was
-scheduled for, so that nights missed while the machine was off are caught up by one run.
+scheduled for, so that nights missed while the machine was off are caught up by one run, at the start.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flows import night, notify, server
+from flows import night, notify, server, workspace
 from flows.night import Outcome
 from pipelines import params
 from pipelines.errors import UserError
@@ -72,15 +72,28 @@ def make_flow() -> Flow[[], None]:
     return nightly
 
 
+def overdue(folder: Path, now: datetime) -> bool:
+    """Whether nights have been in this work folder, and another could have been since the last of them."""
+    clone = folder / workspace.CLONE
+    done = workspace.nights(clone) if clone.is_dir() else []
+    return bool(done) and done[-1] < now.astimezone(UTC).date()
+
+
 def serve(root: Path) -> None:
     """Keeps a schedule until it is ended; one run at a time, the later one is cancelled."""
     settings = params.load(root / params.FILE, root / params.PRESETS).nightly
-    with server.running((root / settings.work_folder).absolute() / "server.log") as url:
+    folder = (root / settings.work_folder).absolute()
+    with server.running(folder / "server.log") as url:
         from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
         from prefect.schedules import Cron
         from prefect.types.entrypoint import EntrypointType
 
         print(f"nights at {settings.cron!r} ({settings.timezone}); pages: {url.removesuffix('/api')}")
+        if overdue(folder, datetime.now(UTC)):
+            try:
+                make_flow()()
+            except UserError as error:  # it was announced; the next one tries again
+                print(f"error: {error}", file=sys.stderr)
         make_flow().serve(
             name="nightly",
             schedule=Cron(settings.cron, timezone=settings.timezone),

@@ -22,6 +22,7 @@ from flows import process
 from pipelines.errors import UserError
 from pipelines.stage import end_with_parent
 
+CLONE = "clone"  # in the work folder
 LOCK = "night.lock"  # in the work folder; who holds it may change the clone
 BRANCH = "nightly"
 TAG = "nightly-"
@@ -71,7 +72,7 @@ def git(folder: Path, *arguments: str, stdin: str | None = None, **environment: 
 
 def open_workspace(root: Path, folder: Path, *, remote: str, follow: str) -> Workspace:
     """The workspace under `folder`, made if it is not there; the caller holds the lock."""
-    clone = folder / "clone"
+    clone = folder / CLONE
     remote = remote if "://" in remote else str((root / remote).absolute())
     if not clone.is_dir():
         partial = folder / "clone.partial"
@@ -174,9 +175,9 @@ def tip(workspace: Workspace) -> str | None:
     return _resolve(workspace.clone, f"refs/heads/{BRANCH}")
 
 
-def nights(workspace: Workspace) -> list[date]:
+def nights(clone: Path) -> list[date]:
     """The days of all finished nights, ascending."""
-    listed = git(workspace.clone, "tag", "--list", f"{TAG}*").split()
+    listed = git(clone, "tag", "--list", f"{TAG}*").split()
     return sorted(date.fromisoformat(name.removeprefix(TAG)) for name in listed)
 
 

@@ -56,6 +56,8 @@ def test_a_week_of_nights(tmp_path: Path) -> None:
 
     again = sleepless(root, "2022-01-21")  # never twice
     assert (again.state, again.commit) == ("done", first.commit)
+    assert [nightly.overdue(root / ".nightly", at(f"2022-01-{day}")) for day in (21, 22)] == [False, True]
+    assert not nightly.overdue(tmp_path, at("2022-01-22"))  # where none has been, none is missed
 
     second = sleepless(root, "2022-01-22")  # skill 1: better than 0
     assert second.state == "promoted"
