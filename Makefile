@@ -16,6 +16,8 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export UV_PYTHON_DOWNLOADS := never
 # The certificates of the system: behind a proxy of one's own, those that uv brings are not enough.
 export UV_SYSTEM_CERTS := 1
+# Without byte code every process would compile TensorFlow anew, which doubles the time of an import.
+unexport PYTHONDONTWRITEBYTECODE
 # No library of ours reports home.
 export DVC_NO_ANALYTICS := 1
 export DO_NOT_TRACK := 1

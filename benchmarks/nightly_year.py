@@ -16,13 +16,15 @@ import json
 import os
 import platform
 import random
+import resource
 import sys
 import tempfile
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from flows import night, nightly, process
+from flows import champion as reign
+from flows import night, process
 from tests.end_to_end.conftest import run
 from tests.flows.places import TINY, git, real
 
@@ -50,13 +52,14 @@ def main() -> int:
 def rehearse(scratch: Path, nights: int, checked: int, seed: int) -> dict[str, object]:
     """Runs the nights; the figures."""
     root = real(scratch / "root", TINY)
-    states, seconds = [], []
+    states, seconds, core_seconds = [], [], []
     for number in range(nights):
-        began = time.monotonic()
-        outcome = night.run(root, FIRST + timedelta(days=number), say=lambda line: None)
+        began, spent = time.monotonic(), processor_seconds()
+        outcome = night.run(root, FIRST + timedelta(days=number), night.Means(say=lambda line: None))
         seconds.append(time.monotonic() - began)
+        core_seconds.append(processor_seconds() - spent)
         states.append(outcome.state)
-        print(f"{outcome.day}: {outcome.state}: {outcome.reason} [{seconds[-1]:.0f} s]", flush=True)
+        print(f"{outcome.day}: {outcome.state}: {outcome.reason} [{core_seconds[-1]:.0f} core-s]", flush=True)
     days = [(FIRST + timedelta(days=number)).date() for number in range(nights)]
     rows = [
         json.loads(git(root, "show", f"nightly-{day}:metrics/data.json"))["symbols"]["SIM"]["rows"]
@@ -65,7 +68,7 @@ def rehearse(scratch: Path, nights: int, checked: int, seed: int) -> dict[str, o
     drawn = random.Random(seed).sample(days, min(checked, nights))
     same = {str(day): reproduces(root, scratch / f"fresh-{day}", f"nightly-{day}") for day in drawn}
     commits = int(git(root, "rev-list", "--count", "main..nightly"))
-    rolled_back = nightly.champion_command(rollback=True, root=root) == 0
+    rolled_back = reign.command(root, rollback=True) == 0
     holds = [
         commits == nights,
         {later - earlier for earlier, later in itertools.pairwise(rows)} == {24},
@@ -82,12 +85,20 @@ def rehearse(scratch: Path, nights: int, checked: int, seed: int) -> dict[str, o
         "rows_first_and_last": [rows[0], rows[-1]],
         "reproduced": same,
         "rolled_back": rolled_back,
+        "core_seconds_a_night_mean": sum(core_seconds) / nights,
+        "core_seconds_a_night_max": max(core_seconds),
         "seconds_a_night_mean": sum(seconds) / nights,
         "seconds_a_night_max": max(seconds),
         "git_megabytes": sum(file.stat().st_size for file in (root / ".git").rglob("*") if file.is_file())
         / 1e6,
         "holds": all(holds),
     }
+
+
+def processor_seconds() -> float:
+    """Of this process and of all its children that have ended."""
+    spent = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in spent)
 
 
 def reproduces(root: Path, fresh: Path, tag: str) -> bool:

@@ -1,9 +1,10 @@
-"""What scheduling and a large store cost: the figures of docs/scale.md.
+"""What many machines would cost: the measured figures behind docs/scale.md.
 
-    PYTHONPATH=. python benchmarks/scale.py [--jobs 10000] [--symbols 600 --months 60]
+    PYTHONPATH=. python benchmarks/scale.py [--jobs 10000] [--families dqn,ensemble,... | none]
 
-Hands out jobs that sleep 50 ms to 8 worker processes (what is left is the price of handing out), and scans
-lazily a store of 600 symbols x 60 monthly partitions of daily bars. Writes benchmarks/results/scale.json.
+Hands out jobs that sleep 50 ms to 8 worker processes (what is left is the price of handing out), trains and
+backtests one default job of every family in a process of its own, and adds up the cost of the whole. A store
+of 600 symbols x 60 months is measured by benchmarks/store.py. Writes benchmarks/results/scale.json.
 """
 
 from __future__ import annotations
@@ -12,38 +13,46 @@ import argparse
 import json
 import os
 import platform
+import resource
+import subprocess
 import sys
 import tempfile
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 
-import numpy as np
-import polars as pl
-
+import models
 from flows import cluster
 from flows.cluster import Task
-from pipelines import candles
 from pipelines.params import Cluster
 from tests.flows import work
 
-RESULT = Path("benchmarks/results/scale.json")
+ROOT = Path(__file__).parents[1]
+RESULT = ROOT / "benchmarks/results/scale.json"
 SLEEP, WORKERS = 0.05, 8
+SYMBOLS, FOLDS, SEEDS = 600, 8, 5
+MONEY_A_CORE_HOUR = 0.045  # a common price of general machines on demand
+STAGES = ("fetch", "validate", "features")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--jobs", type=int, default=10_000)
-    parser.add_argument("--symbols", type=int, default=600)
-    parser.add_argument("--months", type=int, default=60)
+    parser.add_argument("--families", default=",".join(models.FAMILIES))
+    parser.add_argument("--job", help=argparse.SUPPRESS)  # a family: what a child does
     arguments = parser.parse_args()
+    if arguments.job:
+        one_job(arguments.job)
+        return 0
+    families = [name for name in arguments.families.split(",") if name in models.FAMILIES]
     figures: dict[str, object] = {
         "command": " ".join(["python", *sys.argv]),
         "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} processors",
     }
     with tempfile.TemporaryDirectory() as scratch:
         figures["scheduling"] = schedule(Path(scratch), arguments.jobs)
-        figures["store"] = store(Path(scratch) / "store", arguments.symbols, arguments.months)
+        if families:
+            figures["core_seconds"] = measured = jobs(Path(scratch), families)
+            figures["whole"] = cost(measured)
     RESULT.parent.mkdir(exist_ok=True)
     RESULT.write_text(json.dumps(figures, indent=2, sort_keys=True) + "\n", "utf-8")
     print(json.dumps(figures, indent=2, sort_keys=True))
@@ -72,32 +81,57 @@ def schedule(folder: Path, number: int) -> dict[str, float]:
     }
 
 
-def store(folder: Path, symbols: int, months: int) -> dict[str, float]:
-    """Writing and lazily scanning daily candles, one partition a symbol and month."""
-    start = datetime(2020, 1, 1, tzinfo=UTC)
-    end = datetime(2020 + months // 12, 1 + months % 12, 1, tzinfo=UTC)
-    times = pl.datetime_range(start, end, "1d", closed="left", eager=True, time_unit="ms")
-    close = 100.0 * np.exp(np.cumsum(np.random.default_rng(0).normal(0.0, 0.01, len(times))))
-    one = pl.DataFrame({"open_time": times, "open": close, "high": close, "low": close, "close": close})
-    one = one.with_columns(volume=pl.lit(1.0), turnover=pl.col("close"))
-    frame = pl.concat([one.with_columns(symbol=pl.lit(f"S{n:03d}")) for n in range(symbols)])
-    began = time.monotonic()
-    candles.write(frame, folder)
-    written = time.monotonic() - began
-    began = time.monotonic()
-    picked = candles.scan(folder).filter(pl.col("symbol") == "S042").collect()
-    one_symbol = time.monotonic() - began
-    began = time.monotonic()
-    month = candles.scan(folder).filter(pl.col("open_time") >= times[-30]).select("symbol", "close").collect()
-    last_month = time.monotonic() - began
+def jobs(folder: Path, families: list[str]) -> dict[str, float]:
+    """Core-seconds of one fold and seed with the default parameters, import, training and backtest."""
+    (folder / "params.yaml").write_text(json.dumps({"agents": {family: {} for family in families}}), "utf-8")
+    (folder / "presets").mkdir()
+    (folder / "presets/default.yaml").write_text("{}\n", "utf-8")
+    environment = {**os.environ, **cluster.environment(), "PYTHONPATH": str(ROOT)}
+    for stage in STAGES:
+        subprocess.run(
+            [sys.executable, "-m", f"pipelines.stages.{stage}"], cwd=folder, env=environment, check=True
+        )
+    found = {}
+    for family in families:
+        spent = children_seconds()
+        subprocess.run([sys.executable, __file__, "--job", family], cwd=folder, env=environment, check=True)
+        found[family] = children_seconds() - spent
+        print(f"{family}: {found[family]:.1f} core-seconds", flush=True)
+    return found
+
+
+def one_job(family: str) -> None:
+    """In the current folder: the first fold and seed, and its test window."""
+    from pipelines import backtest, experiment, params
+    from pipelines.experiment import Job
+    from pipelines.features.scaling import Scaler
+    from pipelines.stages.train import train_into
+
+    settings = params.load()
+    folder = Path("trained") / family
+    train_into(folder, Job(family, 0, 0, settings))
+    data = experiment.dataset(settings)
+    fold = experiment.folds(settings, len(data.times))[0]
+    env = experiment.test_env(data, fold, Scaler.load(folder / "agent/scaler.json"), settings)
+    backtest.run_agent(models.load(folder / "agent"), env, seed=settings.seed)
+
+
+def cost(measured: dict[str, float]) -> dict[str, float]:
+    """Every symbol with every fold and seed of every family measured."""
+    jobs_a_family = SYMBOLS * FOLDS * SEEDS
+    hours = jobs_a_family * sum(measured.values()) / 3600.0
     return {
-        "partitions": sum(1 for _ in folder.rglob("*.parquet")),
-        "write_seconds": written,
-        "one_symbol_seconds": one_symbol,
-        "one_symbol_rows": len(picked),
-        "last_month_seconds": last_month,
-        "last_month_rows": len(month),
+        "jobs": jobs_a_family * len(measured),
+        "core_hours": hours,
+        "money": hours * MONEY_A_CORE_HOUR,
+        "hours_on_256_cores": hours / 256.0,
+        "core_hours_a_night_of_the_last_fold": hours / FOLDS,
     }
+
+
+def children_seconds() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 if __name__ == "__main__":

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from flows import workspace
-from pipelines import layout, origins
+from pipelines import layout, locks, origins, params
 from pipelines.errors import UserError
 
 FILE = Path("champion.json")
@@ -116,6 +117,34 @@ def step_back(root: Path) -> str:
     before = read(root)
     assert before is not None
     return f"Roll back {champion.name} to {before.name}"
+
+
+def command(root: Path, *, rollback: bool) -> int:
+    """Behind `python -m flows.promotion`: prints who reigns, or puts the one before in its place again."""
+    settings = params.load(root / params.FILE, root / params.PRESETS).nightly
+    folder = (root / settings.work_folder).absolute()
+    try:
+        with locks.exclusive(folder / workspace.LOCK, timeout=0.0):
+            space = workspace.open_workspace(root, folder, remote=settings.remote, follow=settings.follow)
+            last = workspace.tip(space)
+            if last is None:
+                raise UserError("no night has been yet, so nobody reigns")
+            workspace.put(space.clone, last)
+            if rollback:
+                done = step_back(space.clone)
+                day = workspace.nights(space.clone)[-1]
+                commit = workspace.commit(space, [last], done + "\n", day, None)
+                print(f"{done} ({commit[:12]})")
+                late = workspace.deliver(space, print)
+                if late is not None:
+                    print(f"warning: not delivered yet, the next night will: {late}", file=sys.stderr)
+                return 0
+            champion = read(space.clone)
+    except (UserError, locks.StoreLocked) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print("nobody reigns" if champion is None else f"{champion.name}, agent {champion.agent['hash']}")
+    return 0
 
 
 def _replace(source: Path, target: Path) -> None:

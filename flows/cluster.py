@@ -8,10 +8,16 @@ die at any moment, and a job that runs twice writes the same bytes.
 A job that exceeds its time takes its worker process with it: arithmetic in compiled code cannot be
 interrupted otherwise. The nanny starts a new one, and the scheduler gives the job to another worker, as
 often as `retries` allows.
+
+The last digits depend on threads and kernels, which libraries choose when they are imported. So workers
+on other machines are started with the right environment, in a checkout of the same code:
+
+    python -m flows.cluster tcp://scheduler:8786 [--workers 4]
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import functools
 import hashlib
@@ -27,14 +33,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pipelines
-from pipelines import stage
+from pipelines import jobs, stage
 from pipelines.errors import UserError
-from pipelines.jobs import ONE_THREAD
 from pipelines.params import Cluster
 
 AHEAD = 8  # jobs handed out per worker
 OVERTIME = 75  # exit status of a worker whose job took too long
-ENVIRONMENT = {**stage.QUIET, **dict.fromkeys(ONE_THREAD, "1")}
 Function = Callable[[Any], None]
 """Called with a task's payload in a folder that holds the inputs; writes into `out/` below it."""
 
@@ -66,6 +70,8 @@ def connect(settings: Cluster) -> Iterator[Any]:
         "distributed.scheduler.allowed-failures": settings.retries,
         # One job a worker at a time: those that wait on a worker would be blamed for its death too.
         "distributed.scheduler.worker-saturation": 1.0,
+        # Set before a worker process starts: inside it, NumPy may be there already.
+        "distributed.nanny.pre-spawn-environ": environment(),
     }
     with dask.config.set(limits):
         if settings.address:
@@ -78,7 +84,6 @@ def connect(settings: Cluster) -> Iterator[Any]:
                 threads_per_worker=1,
                 memory_limit=settings.memory,
                 dashboard_address="127.0.0.1:0",
-                env=ENVIRONMENT,
             ) as cluster,
             Client(cluster, set_as_default=False) as client,
         ):
@@ -147,9 +152,10 @@ def fan_out(
 
 def perform(function: Function, payload: Any, inputs: Mapping[str, bytes], code: str, seconds: float) -> Done:
     """On a worker: one job in a folder of its own, in at most `seconds`."""
-    os.environ.update(ENVIRONMENT)  # before the libraries that read it are first imported
     if stage_code() != code:
         raise RuntimeError("this worker runs another version of the code than the driver")
+    if any(os.environ.get(name) != value for name, value in environment().items()):
+        raise RuntimeError("this worker's arithmetic is not fixed: start it with python -m flows.cluster")
     began = time.monotonic()
     clock = threading.Timer(seconds, os._exit, (OVERTIME,))
     clock.daemon = True
@@ -170,6 +176,11 @@ def perform(function: Function, payload: Any, inputs: Mapping[str, bytes], code:
             return Done(files, Path("log").read_bytes(), time.monotonic() - began)
     finally:
         clock.cancel()
+
+
+def environment() -> dict[str, str]:
+    """What a worker process must be started with."""
+    return {**stage.QUIET, **jobs.arithmetic()}
 
 
 @functools.cache
@@ -213,3 +224,21 @@ def _hash(inputs: Mapping[str, bytes]) -> str:
     for name in sorted(inputs):
         digest.update(name.encode() + b"\0" + hashlib.sha256(inputs[name]).digest())
     return digest.hexdigest()[:16]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Becomes workers of the scheduler at an address, one thread each."""
+    parser = argparse.ArgumentParser(prog="python -m flows.cluster", description=main.__doc__)
+    parser.add_argument("scheduler", help="its address, as in tcp://10.0.0.1:8786")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes; one a processor")
+    parser.add_argument("--memory", default=Cluster().memory, help="limit of a process")
+    arguments = parser.parse_args(argv)
+    command = [sys.executable, "-m", "distributed.cli.dask_worker", arguments.scheduler, "--nthreads", "1"]
+    command += ["--nworkers", str(arguments.workers), "--memory-limit", arguments.memory, "--no-dashboard"]
+    here = str(Path(pipelines.__file__).parents[1])  # where the workers find this code
+    path = os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))
+    os.execve(sys.executable, command, {**os.environ, **environment(), "PYTHONPATH": path})
+
+
+if __name__ == "__main__":
+    main()

@@ -10,27 +10,30 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from ruamel.yaml import YAML
 
 from flows import champion as reign
-from flows import duel, process, promotion, workspace
+from flows import duel, process, promotion, record, workspace
 from flows.promotion import Contender, Judgement
+from flows.record import Start
 from flows.workspace import GitError
 from pipelines import layout, locks, params, stage
 from pipelines.errors import UserError
 from pipelines.params import Params
+from pipelines.sources.bybit_answers import Kind
 
-RECORD = "nights.jsonl"
 PAGES = "pages"
-LOCK = "night.lock"
 STAGE_SECONDS = 6 * 3600.0
 FIRST_DELAY, LONGEST_DELAY = 5.0, 900.0  # seconds between two attempts to fetch
-SCRATCH, WARM = "scratch", "warm"
+# What the exchange may get over by itself; a wrong question stays wrong.
+PASSING: tuple[Kind, ...] = ("unavailable", "rate_limited", "banned", "bad_answer", "bad_data")
+# What can go wrong outside; anything else is a mistake of ours and is raised.
+FAULTS = (process.ProcessFailed, GitError, UserError, OSError)
 
 Say = Callable[[str], None]
 
@@ -62,15 +65,16 @@ def walk_champion(clone: Path, say: Say) -> None:
     process.run(["python", "-m", "flows.duel"], say=say, timeout=STAGE_SECONDS, folder=clone)
 
 
-def run(
-    root: Path,
-    now: datetime,
-    *,
-    say: Say = print,
-    reproduce: Callable[[Path, Say], None] = reproduce,
-    walk_champion: Callable[[Path, Say], None] = walk_champion,
-    sleep: Callable[[float], None] = time.sleep,
-) -> Outcome:
+class Means(NamedTuple):
+    """How a night tells what it does, runs what is expensive, and waits."""
+
+    say: Say = print
+    reproduce: Callable[[Path, Say], None] = reproduce
+    walk_champion: Callable[[Path, Say], None] = walk_champion
+    sleep: Callable[[float], None] = time.sleep
+
+
+def run(root: Path, now: datetime, means: Means = Means()) -> Outcome:  # noqa: B008 (it is immutable)
     """The night that closes at the last midnight (UTC) before `now`; see the module for the order.
 
     Missed nights are caught up by this one, since the window follows the clock. Never raises for what
@@ -80,41 +84,37 @@ def run(
     settings = params.load(root / params.FILE, root / params.PRESETS)
     folder = (root / settings.nightly.work_folder).absolute()
     try:
-        with locks.exclusive(folder / LOCK, timeout=0.0):
-            outcome = _locked(root, folder, settings, day, say, reproduce, walk_champion, sleep)
+        with locks.exclusive(folder / workspace.LOCK, timeout=0.0):
+            return _locked(root, folder, settings, day, means)
     except locks.StoreLocked as error:
         return Outcome("yielded", f"another night is at work: {error}", day)
-    except (process.ProcessFailed, GitError, UserError, OSError) as error:
-        outcome = Outcome("failed", _why(error), day, page=f"# Night {day}: failed\n\n{_why(error)}\n")
-    return outcome
+    except FAULTS as error:
+        return Outcome("failed", _why(error), day, page=f"# Night {day}: failed\n\n{_why(error)}\n")
 
 
-def _locked(
-    root: Path,
-    folder: Path,
-    settings: Params,
-    day: date,
-    say: Say,
-    reproduce: Callable[[Path, Say], None],
-    walk_champion: Callable[[Path, Say], None],
-    sleep: Callable[[float], None],
-) -> Outcome:
+def _locked(root: Path, folder: Path, settings: Params, day: date, means: Means) -> Outcome:
     nightly = settings.nightly
     space = workspace.open_workspace(root, folder, remote=nightly.remote, follow=nightly.follow)
-    finished = workspace.nights(space)
+    finished = workspace.nights(space.clone)
     if finished and finished[-1] >= day:
         commit = workspace.tagged(space, f"{workspace.TAG}{finished[-1]}")
-        late = workspace.deliver(space, say)
+        late = workspace.deliver(space, means.say)
         return Outcome("done", f"the night of {finished[-1]} is done", day, commit, late)
     parents = workspace.begin(space)
     clone = space.clone
     reigning = reign.read(clone)
-    start = SCRATCH if reigning is None or len(finished) % nightly.from_scratch_every == 0 else WARM
-    tonight = set_window(clone, day, reigning if start == WARM else None)
-    say(f"night of {day}: {tonight.data.bars} bars to {day}, from {start}")
-    fetch_patiently(clone, tonight, say, sleep)
-    reproduce(clone, say)
-    judgement = decide(clone, tonight, reigning, walk_champion, say)
+    start: Start = "warm"
+    if reigning is None or len(finished) % nightly.from_scratch_every == 0:
+        start = "scratch"
+    tonight = set_window(clone, day, reigning if start == "warm" else None)
+    record.summarise(clone)
+    means.say(f"night of {day}: {tonight.data.bars} bars to {day}, from {start}")
+    if tonight.data.source == "bybit":
+        fetch_patiently(clone, tonight.nightly.fetch_patience_minutes * 60.0, means)
+    if tonight.cluster.address:
+        train_elsewhere(clone, means.say)
+    means.reproduce(clone, means.say)
+    judgement = judge(clone, tonight, reigning, means)
     tag = f"{workspace.TAG}{day}"
     if judgement.promoted is not None:
         reign.crown(
@@ -122,18 +122,22 @@ def _locked(
             judgement.promoted,
             night=tag,
             parent=parents[0],
-            data=_read_json(clone / layout.COMPARISON)["data"],
+            data=json.loads((clone / layout.COMPARISON).read_text("utf-8"))["data"],
             evidence=stage.rounded(judgement.evidence),
         )
     state: Literal["promoted", "refused"] = "refused" if judgement.promoted is None else "promoted"
-    _record(clone, day, state, start, judgement)
-    message = f"Night {day}: {judgement.reason}\n\n{_facts(clone, reigning, start)}\n"
-    commit = workspace.commit(space, parents, message, day, tag)
-    say(f"night of {day}: {judgement.reason} ({commit[:12]})")
-    page = _page(clone, day, judgement, start, reigning, metrics_diff(clone, parents[0], commit))
-    (folder / PAGES).mkdir(exist_ok=True)
-    (folder / PAGES / f"{day}.md").write_text(page, "utf-8")
-    late = workspace.deliver(space, say)
+    record.append(clone, day, state, start, judgement, reigning)
+    told = record.facts(clone, reigning, start)
+    commit = workspace.commit(space, parents, f"Night {day}: {judgement.reason}\n\n{told}\n", day, tag)
+    means.say(f"night of {day}: {judgement.reason} ({commit[:12]})")
+    page = ""
+    try:  # the night has happened: what fails from here on undoes nothing
+        page = record.page(clone, day, judgement, told, metrics_diff(clone, parents[0], commit))
+        (folder / PAGES).mkdir(exist_ok=True)
+        (folder / PAGES / f"{day}.md").write_text(page, "utf-8")
+        late = workspace.deliver(space, means.say)
+    except FAULTS as error:
+        late = _why(error)
     return Outcome(state, judgement.reason, day, commit, late, page)
 
 
@@ -163,56 +167,54 @@ def set_window(clone: Path, day: date, origin: reign.Champion | None) -> Params:
     return settings
 
 
-def fetch_patiently(clone: Path, settings: Params, say: Say, sleep: Callable[[float], None]) -> None:
-    """The fetch stage; while an exchange is away, again and again until the patience is used up.
+def fetch_patiently(clone: Path, patience: float, means: Means) -> None:
+    """The fetch stage; while the exchange is away, again and again until `patience` (seconds) is used up.
 
     Waits double from 5 s to 15 min, each shortened by a random part, so that many who wait do not come
-    back together. The other sources meet no network: what fails there fails at once.
+    back together.
     """
-    patience = settings.nightly.fetch_patience_minutes * 60.0
-    if settings.data.source != "bybit":
-        patience = 0.0
     jitter = random.Random()  # decides only when to ask, never what is learned
     delay = FIRST_DELAY
     while True:
         try:
             return process.run(
-                ["dvc", "repro", "--single-item", "fetch"], say=say, timeout=STAGE_SECONDS, folder=clone
+                ["dvc", "repro", "--single-item", "fetch"], say=means.say, timeout=STAGE_SECONDS, folder=clone
             )
         except process.ProcessFailed as error:
-            if patience <= 0.0:
+            why = _why(error)
+            if patience <= 0.0 or not why.startswith(tuple(f"error: {kind}:" for kind in PASSING)):
                 raise
             wait = min(delay * jitter.uniform(0.5, 1.0), patience)
-            say(f"fetch failed ({_why(error)}); again in {wait:.0f} s")
-        sleep(wait)
+            means.say(f"fetch failed ({why}); again in {wait:.0f} s")
+        means.sleep(wait)
         patience -= wait
         delay = min(2.0 * delay, LONGEST_DELAY)
 
 
-def decide(
-    clone: Path,
-    settings: Params,
-    reigning: reign.Champion | None,
-    walk_champion: Callable[[Path, Say], None],
-    say: Say,
-) -> Judgement:
+def train_elsewhere(clone: Path, say: Say) -> None:
+    """On the user's cluster, what the train stages will then find finished."""
+    process.run(["dvc", "repro", "features"], say=say, timeout=STAGE_SECONDS, folder=clone)
+    process.run(["python", "-m", "flows.sweep"], say=say, timeout=STAGE_SECONDS, folder=clone)
+
+
+def judge(clone: Path, settings: Params, reigning: reign.Champion | None, means: Means) -> Judgement:
     """The rule of promotion on what the stages have left."""
     challengers = duel.newcomers(clone, list(settings.agents))
     champion: Contender | None = None
     note = None
     if reigning is not None:
         try:
-            walk_champion(clone, say)
+            means.walk_champion(clone, means.say)
             champion = duel.champion(clone, reigning, challengers[0].times)
         except process.ProcessFailed as error:
             if error.status != duel.INCOMPATIBLE:
                 raise
             note = _why(error)  # the newcomers must then beat cash
-    failed = int(_read_json(clone / layout.DATA_METRICS)["expectations"]["failed"])
+    data = json.loads((clone / layout.DATA_METRICS).read_text("utf-8"))
     judgement = promotion.judge(
         challengers,
         champion,
-        failed_checks=failed,
+        failed_checks=int(data["expectations"]["failed"]),
         rule=settings.nightly.promotion,
         seed=settings.seed,
     )
@@ -228,106 +230,6 @@ def metrics_diff(clone: Path, before: str, after: str) -> str:
         ["dvc", "metrics", "diff", "--md", before, after], say=lines.append, timeout=600.0, folder=clone
     )
     return "\n".join(lines).strip()
-
-
-def history(clone: Path) -> list[dict[str, Any]]:
-    """All nights in the record, in order."""
-    file = clone / RECORD
-    return [json.loads(line) for line in file.read_text("utf-8").splitlines()] if file.is_file() else []
-
-
-def _record(clone: Path, day: date, state: str, start: str, judgement: Judgement) -> None:
-    entry = {
-        "night": day.isoformat(),
-        "state": state,
-        "start": start,
-        "reason": judgement.reason,
-        "comparison": judgement.evidence.get("comparison"),
-        "newcomers": judgement.evidence["newcomers"],
-    }
-    text = json.dumps(stage.rounded(entry), sort_keys=True, allow_nan=False)
-    with (clone / RECORD).open("a", encoding="utf-8") as file:
-        file.write(text + "\n")
-
-
-def _facts(clone: Path, reigning: reign.Champion | None, start: str) -> str:
-    agents = _read_json(clone / layout.COMPARISON)["agents"]
-    verdicts = [f"{name}: {found['verdict']}" for name, found in agents.items() if "verdict" in found]
-    after = reign.read(clone)
-    return "\n".join(
-        [
-            f"Champion before: {reigning.name if reigning else 'nobody'}",
-            f"Champion now: {after.name if after else 'nobody'}",
-            f"Training from: {start}",
-            *verdicts,
-        ]
-    )
-
-
-def _page(
-    clone: Path, day: date, judgement: Judgement, start: str, reigning: reign.Champion | None, diff: str
-) -> str:
-    rows = [
-        f"| {name} | {_percent(found['total_return'])} | {_percent(found['max_drawdown'])} "
-        f"| {judgement.evidence.get('objections', {}).get(name, '')} |"
-        for name, found in judgement.evidence["newcomers"].items()
-    ]
-    found = judgement.evidence["champion"]
-    if found is not None:
-        rows.append(
-            f"| champion: {found['name']} | {_percent(found['total_return'])} "
-            f"| {_percent(found['max_drawdown'])} | |"
-        )
-    return "\n".join(
-        [
-            f"# Night {day}: {judgement.reason}",
-            "",
-            _facts(clone, reigning, start),
-            "",
-            "On the last test window, after every cost:",
-            "",
-            "| agent | return | drawdown | objection |",
-            "| --- | --- | --- | --- |",
-            *rows,
-            "",
-            "From scratch against warm, over the nights so far:",
-            "",
-            *starts_table(history(clone)),
-            "",
-            "What changed since the night before (`dvc metrics diff`):",
-            "",
-            diff,
-            "",
-        ]
-    )
-
-
-def starts_table(nights: Sequence[dict[str, Any]]) -> list[str]:
-    """Nights from scratch and from the champion side by side, as markdown rows."""
-    rows = [
-        "| training from | nights | promoted | mean return of the best newcomer |",
-        "| --- | --- | --- | --- |",
-    ]
-    for start in (SCRATCH, WARM):
-        own = [night for night in nights if night["start"] == start]
-        best = [
-            max(found["total_return"] for found in night["newcomers"].values())
-            for night in own
-            if all(found["total_return"] is not None for found in night["newcomers"].values())
-        ]
-        mean = _percent(sum(best) / len(best)) if best else "–"
-        promoted = sum(night["state"] == "promoted" for night in own)
-        rows.append(f"| {start} | {len(own)} | {promoted} | {mean} |")
-    return rows
-
-
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{value:+.2%}"
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    tree: dict[str, Any] = json.loads(file.read_text("utf-8"))
-    return tree
 
 
 def _why(error: Exception) -> str:

@@ -6,7 +6,7 @@
 
 One run at a time: a run that meets another one is cancelled by the server, and by the lock in the work
 folder where the two do not share a server. The window follows the clock and not the time a run was
-scheduled for, so that nights missed while the machine was off are caught up by one run.
+scheduled for, so that nights missed while the machine was off are caught up by one run, at the start.
 """
 
 from __future__ import annotations
@@ -18,10 +18,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flows import champion as reign
 from flows import night, notify, server, workspace
 from flows.night import Outcome
-from pipelines import locks, params
+from pipelines import params
 from pipelines.errors import UserError
 
 if TYPE_CHECKING:
@@ -73,15 +72,28 @@ def make_flow() -> Flow[[], None]:
     return nightly
 
 
+def overdue(folder: Path, now: datetime) -> bool:
+    """Whether nights have been in this work folder, and another could have been since the last of them."""
+    clone = folder / workspace.CLONE
+    done = workspace.nights(clone) if clone.is_dir() else []
+    return bool(done) and done[-1] < now.astimezone(UTC).date()
+
+
 def serve(root: Path) -> None:
     """Keeps a schedule until it is ended; one run at a time, the later one is cancelled."""
     settings = params.load(root / params.FILE, root / params.PRESETS).nightly
-    with server.running((root / settings.work_folder).absolute() / "server.log") as url:
+    folder = (root / settings.work_folder).absolute()
+    with server.running(folder / "server.log") as url:
         from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
         from prefect.schedules import Cron
         from prefect.types.entrypoint import EntrypointType
 
         print(f"nights at {settings.cron!r} ({settings.timezone}); pages: {url.removesuffix('/api')}")
+        if overdue(folder, datetime.now(UTC)):
+            try:
+                make_flow()()
+            except UserError as error:  # it was announced; the next one tries again
+                print(f"error: {error}", file=sys.stderr)
         make_flow().serve(
             name="nightly",
             schedule=Cron(settings.cron, timezone=settings.timezone),
@@ -91,39 +103,6 @@ def serve(root: Path) -> None:
             description="Moves the window, retrains, compares with the champion, commits.",
             entrypoint_type=EntrypointType.MODULE_PATH,
         )
-
-
-def champion_command(*, rollback: bool, root: Path | None = None) -> int:
-    """Behind `python -m flows.promotion`: who reigns on the nights' branch, or the one before again."""
-    root = root or Path.cwd()
-    settings = params.load(root / params.FILE, root / params.PRESETS).nightly
-    folder = (root / settings.work_folder).absolute()
-    try:
-        with locks.exclusive(folder / night.LOCK, timeout=0.0):
-            space = workspace.open_workspace(root, folder, remote=settings.remote, follow=settings.follow)
-            last = workspace.tip(space)
-            if last is None:
-                raise UserError("no night has been yet, so nobody reigns")
-            workspace.put(space.clone, last)
-            if rollback:
-                return _roll_back(space, last)
-            champion = reign.read(space.clone)
-    except (UserError, locks.StoreLocked) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print("nobody reigns" if champion is None else f"{champion.name}, agent {champion.agent['hash']}")
-    return 0
-
-
-def _roll_back(space: workspace.Workspace, last: str) -> int:
-    done = reign.step_back(space.clone)
-    day = workspace.nights(space)[-1]
-    commit = workspace.commit(space, [last], done + "\n", day, None)
-    print(f"{done} ({commit[:12]})")
-    late = workspace.deliver(space, print)
-    if late is not None:
-        print(f"warning: not delivered yet, the next night will: {late}", file=sys.stderr)
-    return 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:

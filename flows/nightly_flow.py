@@ -12,9 +12,10 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from flows import graph, night, repro
 from flows import nightly as schedule
 from pipelines import params
+from pipelines.errors import UserError
 
 
-class NightFailed(RuntimeError):
+class NightFailed(UserError):
     """The night changed nothing; the run is shown as failed, so that automations see it."""
 
 
@@ -24,12 +25,11 @@ def nightly() -> None:
     logger = get_run_logger()
     root = Path.cwd()
     settings = params.load(root / params.FILE, root / params.PRESETS).nightly
-    outcome = night.run(
-        root,
-        datetime.now(UTC),
+    means = night.Means(
         say=logger.info,
         reproduce=lambda clone, say: repro.run_stages(graph.read(clone), clone),
     )
+    outcome = night.run(root, datetime.now(UTC), means)
     schedule.announce(outcome, settings.webhook_url, logger.info)
     page = outcome.page or f"# Night {outcome.day}: {outcome.state}\n\n{outcome.reason}\n"
     create_markdown_artifact(page, key="nightly", description=outcome.reason)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -163,13 +164,13 @@ def _figures(contender: Contender) -> dict[str, Any]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """`--show` says who reigns; `--rollback` restores the one before, as a commit of its own."""
-    from flows import nightly
+    from flows import champion
 
     parser = argparse.ArgumentParser(prog="python -m flows.promotion", description=main.__doc__)
     action = parser.add_mutually_exclusive_group(required=True)
     action.add_argument("--show", action="store_true")
     action.add_argument("--rollback", action="store_true")
-    return nightly.champion_command(rollback=parser.parse_args(argv).rollback)
+    return champion.command(Path.cwd(), rollback=parser.parse_args(argv).rollback)
 
 
 if __name__ == "__main__":

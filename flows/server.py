@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 from pipelines.errors import UserError
@@ -19,16 +19,16 @@ PORT = 4200
 
 
 @contextlib.contextmanager
-def running(log: Path, surroundings: Mapping[str, str] = os.environ) -> Iterator[str]:
+def running(log: Path) -> Iterator[str]:
     """The address of the API: the user's `PREFECT_API_URL`, or of a server that ends with the block.
 
     Prefect reads the address when it is first imported, so this comes before that.
     """
-    named = surroundings.get("PREFECT_API_URL")
+    named = os.environ.get("PREFECT_API_URL")
     if named:
         yield named
         return
-    port = int(surroundings.get("PREFECT_SERVER_API_PORT", PORT))
+    port = int(os.environ.get("PREFECT_SERVER_API_PORT", PORT))
     url = f"http://127.0.0.1:{port}/api"
     if _answers(url):
         raise UserError(
@@ -36,7 +36,7 @@ def running(log: Path, surroundings: Mapping[str, str] = os.environ) -> Iterator
         )
     # The port by its setting and not by an option, or the pages ask for the API at another one.
     settings = {
-        **surroundings,
+        **os.environ,
         "PREFECT_SERVER_API_PORT": str(port),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",

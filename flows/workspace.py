@@ -22,6 +22,8 @@ from flows import process
 from pipelines.errors import UserError
 from pipelines.stage import end_with_parent
 
+CLONE = "clone"  # in the work folder
+LOCK = "night.lock"  # in the work folder; who holds it may change the clone
 BRANCH = "nightly"
 TAG = "nightly-"
 DELIVERED = "refs/nightly/delivered"  # the last commit that reached the remote and the repository
@@ -41,13 +43,11 @@ class GitError(RuntimeError):
 class Workspace(NamedTuple):
     """Where a night works.
 
-    root: the repository that people edit.
-    clone: the nights' own.
+    clone: the nights' own; its `origin` is the repository that people edit.
     remote: where DVC pushes to.
-    follow: the branch of `root` whose code is run.
+    follow: the branch of that repository whose code is run.
     """
 
-    root: Path
     clone: Path
     remote: str
     follow: str
@@ -72,7 +72,8 @@ def git(folder: Path, *arguments: str, stdin: str | None = None, **environment: 
 
 def open_workspace(root: Path, folder: Path, *, remote: str, follow: str) -> Workspace:
     """The workspace under `folder`, made if it is not there; the caller holds the lock."""
-    clone = folder / "clone"
+    clone = folder / CLONE
+    remote = remote if "://" in remote else str((root / remote).absolute())
     if not clone.is_dir():
         partial = folder / "clone.partial"
         shutil.rmtree(partial, ignore_errors=True)
@@ -80,10 +81,11 @@ def open_workspace(root: Path, folder: Path, *, remote: str, follow: str) -> Wor
             git(folder, "clone", "--quiet", "--no-tags", str(root), str(partial))
         except GitError as error:
             raise UserError(f"{root} cannot be cloned: {error}") from error
+        _adopt(partial)
         partial.rename(clone)
     _clear_locks(clone)
-    _point_remote(clone, _absolute(remote, root))
-    return Workspace(root, clone, _absolute(remote, root), follow)
+    _point_remote(clone, remote)
+    return Workspace(clone, remote, follow)
 
 
 def begin(workspace: Workspace) -> list[str]:
@@ -173,9 +175,9 @@ def tip(workspace: Workspace) -> str | None:
     return _resolve(workspace.clone, f"refs/heads/{BRANCH}")
 
 
-def nights(workspace: Workspace) -> list[date]:
+def nights(clone: Path) -> list[date]:
     """The days of all finished nights, ascending."""
-    listed = git(workspace.clone, "tag", "--list", f"{TAG}*").split()
+    listed = git(clone, "tag", "--list", f"{TAG}*").split()
     return sorted(date.fromisoformat(name.removeprefix(TAG)) for name in listed)
 
 
@@ -189,6 +191,15 @@ def put(clone: Path, target: str) -> None:
     """The files of a commit, and nothing that was not committed."""
     restore(clone)
     git(clone, "checkout", "--quiet", "--force", *(() if target == BRANCH else ("--detach",)), target)
+
+
+def _adopt(clone: Path) -> None:
+    """In a new clone: the nights that an earlier one delivered, so that a lost work folder ends no reign."""
+    if _resolve(clone, f"refs/remotes/origin/{BRANCH}") is None:
+        return
+    refs = (f"refs/heads/{BRANCH}:refs/heads/{BRANCH}", f"refs/tags/{TAG}*:refs/tags/{TAG}*")
+    git(clone, "fetch", "--quiet", "--update-head-ok", "origin", *refs)
+    git(clone, "update-ref", DELIVERED, f"refs/heads/{BRANCH}")
 
 
 def _carry_over(clone: Path, ours: str, theirs: str) -> None:
@@ -220,10 +231,6 @@ def _is_ancestor(clone: Path, older: str, newer: str) -> bool:
         return git(clone, "merge-base", older, newer) == older
     except GitError:
         return False  # the two have no history in common
-
-
-def _absolute(remote: str, root: Path) -> str:
-    return remote if "://" in remote else str((root / remote).absolute())
 
 
 def _point_remote(clone: Path, remote: str) -> None:

@@ -115,10 +115,15 @@ def _prepare_worker(log: Path) -> None:
         os.dup2(file.fileno(), sys.stderr.fileno())
 
 
+def arithmetic() -> dict[str, str]:
+    """What the environment of a worker must say; libraries read it when they are first imported."""
+    return {**dict.fromkeys(ONE_THREAD, "1"), **(BLAS_KERNELS if _has_avx2() else {})}
+
+
 @contextmanager
 def _fixed_arithmetic() -> Iterator[None]:
-    """Workers inherit these; libraries read them when they are first imported."""
-    fixed = {**dict.fromkeys(ONE_THREAD, "1"), **(BLAS_KERNELS if _has_avx2() else {})}
+    """Workers inherit it."""
+    fixed = arithmetic()
     before = {name: os.environ.get(name) for name in fixed}
     os.environ.update(fixed)
     try:

@@ -125,6 +125,11 @@ class FakeExchange:
         """The next `times` requests to `path` (None: any), after `skip` good ones, meet the fault."""
         self._plans.append(_Plan(fault, times, skip, path))
 
+    def mend(self) -> None:
+        """No fault that was planned is met any more."""
+        with self._lock:
+            self._plans.clear()
+
     def asked(self, path: str = KLINE) -> list[dict[str, str]]:
         """The parameters of every request to the path."""
         return [request.params for request in self.requests if request.path == path]

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import subprocess
+import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tests.end_to_end.conftest import GIT_NAME, clone
+from tests.end_to_end.conftest import GIT_NAME, ROOT, clone
 
 TINY = """\
 data:
@@ -73,3 +77,16 @@ def real(target: Path, preset: str = TINY) -> Path:
     git(folder, "add", "-A")
     git(folder, "commit", "-q", "-m", "tiny")
     return folder
+
+
+@contextlib.contextmanager
+def started(*command: str, **environment: str) -> Iterator[None]:
+    """A Python process in this checkout, for as long as the block lasts."""
+    child = subprocess.Popen(
+        [sys.executable, *command], cwd=ROOT, env={**os.environ, **environment}, stderr=subprocess.DEVNULL
+    )
+    try:
+        yield
+    finally:
+        child.terminate()
+        child.wait(30)

@@ -5,25 +5,26 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
 
 from flows import champion as reign
-from flows import night, nightly, process
+from flows import night, nightly, process, workspace
 from flows.night import Outcome
 from pipelines import locks
+from tests.fakes.exchange import FakeExchange, Fault
+from tests.fakes.prices import DAY
 from tests.flows import toy
 from tests.flows.places import at, git
 
 ROOT = Path(__file__).parents[2]
+QUIET = night.Means(say=lambda line: None, walk_champion=toy.walk_champion)
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +34,7 @@ def interpreter_first(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def sleepless(root: Path, day: str) -> Outcome:
-    return night.run(root, at(day), walk_champion=toy.walk_champion, say=lambda line: None)
+    return night.run(root, at(day), QUIET)
 
 
 def clone_of(root: Path) -> Path:
@@ -55,6 +56,8 @@ def test_a_week_of_nights(tmp_path: Path) -> None:
 
     again = sleepless(root, "2022-01-21")  # never twice
     assert (again.state, again.commit) == ("done", first.commit)
+    assert [nightly.overdue(root / ".nightly", at(f"2022-01-{day}")) for day in (21, 22)] == [False, True]
+    assert not nightly.overdue(tmp_path, at("2022-01-22"))  # where none has been, none is missed
 
     second = sleepless(root, "2022-01-22")  # skill 1: better than 0
     assert second.state == "promoted"
@@ -84,6 +87,9 @@ def test_a_week_of_nights(tmp_path: Path) -> None:
 
     starts = [json.loads(line)["start"] for line in git(root, "show", "nightly:nights.jsonl").splitlines()]
     assert starts == ["scratch", "warm", "scratch"]  # from scratch every 2
+    known = json.loads(git(root, "show", "nightly:metrics/nights.json"))  # to the report of the last night
+    assert [entry["night"] for entry in known["nights"]] == ["2022-01-21", "2022-01-22"]
+    assert known["starts"]["warm"]["promoted"] == known["starts"]["warm"]["newcomers"] == 1
     planted = git(root, "ls-tree", "-r", "--name-only", "nightly-2022-01-22").split()
     assert "origins/dqn/agent.json" in planted
     assert not [
@@ -91,13 +97,13 @@ def test_a_week_of_nights(tmp_path: Path) -> None:
     ]
 
     git(root, "checkout", "-q", "--", "params.yaml")
-    assert nightly.champion_command(rollback=True, root=root) == 0
+    assert reign.command(root, rollback=True) == 0
     champion = json.loads(git(root, "show", "nightly:champion.json"))
     assert champion["night"] == "nightly-2022-01-21"
     assert reign.read(clone_of(root)) is not None  # the folder is the one of the file
-    assert nightly.champion_command(rollback=True, root=root) == 0
+    assert reign.command(root, rollback=True) == 0
     assert "champion.json" not in git(root, "ls-tree", "--name-only", "nightly").split()
-    assert nightly.champion_command(rollback=True, root=root) == 2  # nobody is left
+    assert reign.command(root, rollback=True) == 2  # nobody is left
 
 
 def test_faults_of_the_world(tmp_path: Path) -> None:
@@ -125,7 +131,7 @@ def test_faults_of_the_world(tmp_path: Path) -> None:
     git(root, "rm", "-q", "broken")
     git(root, "commit", "-q", "-m", "Mend")
 
-    with locks.exclusive(root / ".nightly" / night.LOCK, timeout=0.0):
+    with locks.exclusive(root / ".nightly" / workspace.LOCK, timeout=0.0):
         assert sleepless(root, "2022-01-24").state == "yielded"
 
     remote.unlink()
@@ -136,6 +142,13 @@ def test_faults_of_the_world(tmp_path: Path) -> None:
     assert not break_fetch.exists()
     assert git(root, "rev-parse", "nightly") == fourth.commit
     assert git(root, "rev-parse", "nightly-2022-01-22") == second.commit
+
+    shutil.rmtree(clone_of(root))  # a lost work folder ends no reign
+    fifth = sleepless(root, "2022-01-25")
+    assert fifth.undelivered is None
+    assert git(root, "rev-parse", "nightly^") == fourth.commit
+    assert len(git(root, "show", "nightly:nights.jsonl").splitlines()) == 4
+
     pulled = tmp_path / "pulled"  # the data of the night that came late are in the remote
     git(tmp_path, "clone", "-q", "-b", "nightly", str(root), str(pulled))
     git(pulled, "checkout", "-q", "nightly-2022-01-22")
@@ -190,26 +203,56 @@ def finish(child: subprocess.Popen[str]) -> str:
     return said.split("commit='")[1].split("'")[0]
 
 
-def test_the_fetch_waits_longer_and_longer_until_its_patience_ends(tmp_path: Path) -> None:
-    """An exchange that is down for hours: the waits double up to a quarter of an hour, and end."""
-    root = toy.made(tmp_path / "root")
-    (root / "dvc.yaml").write_text("stages: {fetch: {cmd: exit 7, outs: [data/raw]}}\n")
-    settings = night.set_window(root, at("2022-01-21").date(), None)
-    data = settings.data.model_copy(update={"source": "bybit"})
-    nightly_settings = settings.nightly.model_copy(update={"fetch_patience_minutes": 2.0})
-    settings = settings.model_copy(update={"data": data, "nightly": nightly_settings})
+def test_the_fetch_waits_longer_and_longer_until_its_patience_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The waits double up to a quarter of an hour, and end; a wrong question is not asked again."""
+    said = "error: unavailable: connection refused"
+
+    def refuse(command: list[str], **_: object) -> None:
+        raise process.ProcessFailed(command, 1, [said])
+
+    monkeypatch.setattr(process, "run", refuse)
     waits: list[float] = []
+    means = QUIET._replace(sleep=waits.append)
     with pytest.raises(process.ProcessFailed):
-        night.fetch_patiently(root, settings, lambda line: None, waits.append)
-    assert sum(waits) == pytest.approx(120.0)
-    assert len(waits) >= 4
-    assert 2.5 <= waits[0] <= 5.0
-    assert all(5.0 * 2**n / 2 <= wait <= 5.0 * 2**n for n, wait in enumerate(waits[:-1]))
-    away = settings.model_copy(update={"data": data.model_copy(update={"source": "files"})})
+        night.fetch_patiently(Path(), 4 * 3600.0, means)
+    assert sum(waits) == pytest.approx(4 * 3600.0)
+    for number, wait in enumerate(waits[:-1]):
+        longest = min(5.0 * 2**number, 900.0)
+        assert longest / 2 <= wait <= longest
+    assert len({round(wait / 900.0, 6) for wait in waits[8:-1]}) > 5  # jitter
     waits.clear()
+    said = "error: bad_request: symbol invalid"
     with pytest.raises(process.ProcessFailed):
-        night.fetch_patiently(root, away, lambda line: None, waits.append)
-    assert waits == []  # nothing that waiting would mend
+        night.fetch_patiently(Path(), 4 * 3600.0, means)
+    assert waits == []
+
+
+def test_an_exchange_that_is_away_and_comes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hook: tuple[str, list[dict[str, object]]]
+) -> None:
+    """The real fetch stage against a real server: patience that ends, and patience that is rewarded."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    with FakeExchange(now=1_704_848_400_000) as exchange:  # 2024-01-10 01:00
+        root = toy.with_exchange(tmp_path / "root", exchange.url)
+        exchange.fail(Fault(status=403), times=1e9, path=None)
+        waits: list[float] = []
+        failed = night.run(root, at("2024-01-10"), QUIET._replace(sleep=waits.append))
+        assert failed.state == "failed"
+        assert failed.reason.startswith("error: banned")
+        assert sum(waits) == pytest.approx(6.0)  # the patience of `with_exchange`
+        url, told = hook
+        nightly.announce(failed, url, print)
+        assert told[0]["reason"] == failed.reason
+
+        exchange.mend()
+        exchange.fail(Fault(status=403), times=1, path=None)
+        waits.clear()
+        done = night.run(root, at("2024-01-10"), QUIET._replace(sleep=waits.append))
+        assert (done.state, len(waits)) == ("promoted", 1)
+        asked = len(exchange.asked())
+        exchange.now += DAY
+        assert night.run(root, at("2024-01-11"), QUIET).state in ("promoted", "refused")
+        assert len(exchange.asked()) == asked + 1  # only what is new
 
 
 @pytest.mark.skipif(
@@ -237,27 +280,6 @@ def test_a_full_disk_is_said_and_loses_nothing(tmp_path: Path) -> None:
         assert sleepless(root, "2022-01-22").state in ("promoted", "refused")
     finally:
         subprocess.run(["umount", str(small)], check=True)
-
-
-@pytest.fixture
-def hook() -> Iterator[tuple[str, list[dict[str, object]]]]:
-    """A web hook that remembers what it was told."""
-    told: list[dict[str, object]] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            told.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(204)
-            self.end_headers()
-
-        def log_message(self, *arguments: object) -> None:
-            pass
-
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/", told
-    server.shutdown()
-    server.server_close()
 
 
 def test_failures_and_refusals_reach_the_web_hook(hook: tuple[str, list[dict[str, object]]]) -> None:

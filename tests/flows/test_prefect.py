@@ -15,9 +15,14 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.flows import toy
+from tests.flows.places import git
+
+ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.serial
 
 DEPLOYED = """
@@ -85,13 +90,55 @@ def test_an_every_minute_schedule_produces_a_run(server: dict[str, str], tmp_pat
             process.wait(30)
 
 
-def completed_runs(api: str) -> int:
-    body = json.dumps({"flow_runs": {"state": {"type": {"any_": ["COMPLETED"]}}}}).encode()
-    request = urllib.request.Request(
-        f"{api}/flow_runs/count", body, {"Content-Type": "application/json"}, method="POST"
+def test_a_night_is_a_run_with_a_page_and_a_failed_one_is_seen_and_told(
+    server: dict[str, str], tmp_path: Path, hook: tuple[str, list[dict[str, object]]]
+) -> None:
+    """The flow itself on a toy repository: bad candles first, then a night that ends well."""
+    url, told = hook
+    root = toy.made(
+        tmp_path / "root", params=toy.PARAMS.replace("nightly:\n", f"nightly:\n  webhook_url: {url}\n")
     )
+    (root / "broken").touch()
+    git(root, "add", "-A")
+    git(root, "commit", "-q", "-m", "Break")
+    failed = run_night(root, server)
+    assert failed.returncode == 2
+    assert "high_at_least_low" in failed.stderr.splitlines()[-1]
+    assert [entry["state"] for entry in told] == ["failed"]
+    git(root, "rm", "-q", "broken")
+    git(root, "commit", "-q", "-m", "Mend")
+    mended = run_night(root, server)
+    assert mended.returncode == 0, mended.stderr
+    api = server["PREFECT_API_URL"]
+    runs = asked(f"{api}/flow_runs/filter", flows={"name": {"any_": ["nightly"]}})
+    assert sorted(run["state"]["type"] for run in runs) == ["COMPLETED", "FAILED"]
+    artifacts = asked(f"{api}/artifacts/filter", artifacts={"key": {"any_": ["nightly"]}})
+    assert sorted(artifact["data"].splitlines()[0].split(": ")[1] for artifact in artifacts) == [
+        "failed",
+        "promoted",
+    ]
+
+
+def run_night(root: Path, server: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "flows.nightly"],
+        cwd=root, env={**server, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=280,
+    )  # fmt: skip
+
+
+def asked(url: str, **question: object) -> Any:
+    """What the server answers to a question."""
+    body = json.dumps(question).encode()
+    request = urllib.request.Request(url, body, {"Content-Type": "application/json"}, method="POST")
     with urllib.request.urlopen(request, timeout=10) as answer:
-        return int(answer.read())
+        return json.loads(answer.read())
+
+
+def completed_runs(api: str) -> int:
+    state = {"type": {"any_": ["COMPLETED"]}}
+    return int(
+        asked(f"{api}/flow_runs/count", flow_runs={"state": state}, flows={"name": {"any_": ["tick"]}})
+    )
 
 
 def answers(url: str) -> bool:

@@ -14,7 +14,7 @@ import pytest
 from flows import night, process
 from flows.night import Outcome
 from tests.end_to_end.conftest import run
-from tests.flows.places import at, git, real
+from tests.flows.places import at, git, real, started
 
 # Minutes of real runs: with `make learning`, not with `make test`.
 pytestmark = [pytest.mark.learning, pytest.mark.timeout(1500)]
@@ -82,6 +82,31 @@ def test_a_sweep_trains_what_the_stage_trained(nights: tuple[Path, list[Outcome]
         assert (swept / name).read_bytes() == (trained / name).read_bytes(), name
     again = run("python", "-m", "flows.sweep", "dqn", folder=clone)
     assert "0 trained now" in again.stdout
+
+
+def test_a_night_on_a_cluster_trains_the_same_agents(
+    nights: tuple[Path, list[Outcome]], tmp_path: Path, scheduler: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second night again, in a repository that knows only the first, trained by two workers elsewhere."""
+    root, _ = nights
+    away = tmp_path / "away"
+    git(tmp_path, "clone", "-q", "-b", "main", str(root), str(away))
+    git(away, "branch", "-q", "nightly", "nightly-2022-01-21")
+    git(away, "tag", "-d", "nightly-2022-01-22")
+    text = (away / "params.yaml").read_text("utf-8")
+    (away / "params.yaml").write_text(text.replace('  address: ""', f"  address: {scheduler}"), "utf-8")
+    git(away, "commit", "-qam", "A cluster")
+    said: list[str] = []
+    monkeypatch.setenv("PATH", process.environment()["PATH"])
+    with started("-m", "flows.cluster", scheduler, "--workers", "2"):
+        night.run(away, at("2022-01-22"), night.Means(say=said.append))
+    assert any("1 agents, 1 trained now" in line for line in said)
+    for folder in ("artifacts", "results"):
+        there = sorted(path for path in (away / ".nightly/clone" / folder).rglob("*") if path.is_file())
+        assert there
+        for path in there:
+            here = root / ".nightly/clone" / path.relative_to(away / ".nightly/clone")
+            assert path.read_bytes() == here.read_bytes(), path
 
 
 def test_the_champion_decides_as_it_did_in_the_backtest(nights: tuple[Path, list[Outcome]]) -> None:

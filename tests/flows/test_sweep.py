@@ -13,6 +13,7 @@ from flows.cluster import Task
 from pipelines.errors import UserError
 from pipelines.params import Cluster
 from tests.flows import work
+from tests.flows.places import started
 
 pytestmark = pytest.mark.serial
 INPUTS = {"data/shift": b"2.5"}
@@ -74,6 +75,23 @@ def test_a_job_that_never_ends_is_given_up_and_the_others_are_kept(tmp_path: Pat
     with pytest.raises(UserError, match="1 of 3 jobs failed; the first: job 1"):
         fan_out(tmp_path, work.overrun, tasks(tmp_path, number=3), job_minutes=0.1, retries=0)
     assert sorted(path.name for path in tmp_path.glob("key-*")) == ["key-0", "key-2"]
+
+
+def test_a_cluster_of_ones_own_gives_the_same_bytes(tmp_path: Path, scheduler: str) -> None:
+    """A scheduler and two workers in processes of their own, met by their address alone."""
+    here, there = tmp_path / "here", tmp_path / "there"
+    fan_out(here, work.draw, tasks(here), workers=1)
+    with started("-m", "flows.cluster", scheduler, "--workers", "2"):
+        assert fan_out(there, work.draw, tasks(there), address=scheduler) == 6
+    assert results(there) == results(here)
+
+
+def test_a_worker_whose_arithmetic_is_not_fixed_is_refused(tmp_path: Path, scheduler: str) -> None:
+    plain = started(
+        "-m", "distributed.cli.dask_worker", scheduler, "--no-dashboard", PYTHONPATH=".", OMP_NUM_THREADS="2"
+    )
+    with plain, pytest.raises(UserError, match=r"start it with python -m flows\.cluster"):
+        fan_out(tmp_path, work.draw, tasks(tmp_path, number=1), address=scheduler, retries=0)
 
 
 def test_a_worker_with_other_code_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

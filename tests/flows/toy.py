@@ -48,15 +48,27 @@ nightly:
 BARS = 48
 
 
-def made(folder: Path) -> Path:
+def with_exchange(folder: Path, url: str) -> Path:
+    """One whose candles come through the project's own fetch stage (found on `PYTHONPATH`)."""
+    source = f'source: bybit\n  symbols: [BTCUSDT]\n  bybit: {{base_url: "{url}"}}\n'
+    params = PARAMS.replace('start: "2022-01-01"', source + '  start: "2024-01-01"')
+    params = params.replace('"2022-01-20"', '"2024-01-09"')
+    params = params.replace("nightly:\n", "nightly:\n  fetch_patience_minutes: 0.1\n")
+    stages = DVC_YAML.replace("python toy.py fetch", "python -m pipelines.stages.fetch").replace(
+        "outs: [data/raw]", "outs: [data/raw, data/truth]"
+    )
+    return made(folder, stages, params)
+
+
+def made(folder: Path, stages: str = DVC_YAML, params: str = PARAMS) -> Path:
     """A toy repository on branch main."""
     folder.mkdir(parents=True)
     for name, text in {
-        "dvc.yaml": DVC_YAML,
-        "params.yaml": PARAMS,
+        "dvc.yaml": stages,
+        "params.yaml": params,
         "presets/default.yaml": "{}\n",
         "toy.py": Path(__file__).read_text("utf-8"),
-        ".gitignore": "/data/\n/artifacts/\n/results/\n/work/\n/.nightly/\n__pycache__/\n",
+        ".gitignore": "/data/\n/artifacts/\n/results/\n/store/\n/work/\n/.nightly/\n__pycache__/\n",
         ".dvcignore": ".nightly\n",
         ".gitattributes": "metrics/trials.jsonl merge=union\n",
     }.items():
@@ -105,7 +117,9 @@ def rest() -> None:
     for folder in (agent, Path("results"), Path("metrics")):
         folder.mkdir(parents=True, exist_ok=True)
     (agent / "agent.json").write_text(json.dumps({"config": {}, "end": end, "origin": origin}))
-    (agent / "training.json").write_text(json.dumps({"until": f"{end}T00:00", "init_from": origin}))
+    (agent / "training.json").write_text(
+        json.dumps({"until": f"{end}T00:00", "init_from": origin.get("dqn")})
+    )
     path("dqn", end, skill(end)).write_parquet("results/dqn.parquet")
     path("flat", end, 0.0).write_parquet("results/baselines.parquet")
     Path("metrics/data.json").write_text(json.dumps({"expectations": {"failed": 0}}))

@@ -10,4 +10,7 @@ from tests.flows import toy
 from tests.flows.places import at
 
 if __name__ == "__main__":
-    print(night.run(Path(sys.argv[1]), at(sys.argv[2]), walk_champion=toy.walk_champion), flush=True)
+    print(
+        night.run(Path(sys.argv[1]), at(sys.argv[2]), night.Means(walk_champion=toy.walk_champion)),
+        flush=True,
+    )
