@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from models.planning.beam import Beams, Slot, Start, beam_search
-from models.trajectory import gpt
+from models.trajectory import gpt, keyvalue
 from models.trajectory.data import Layout
 
 
@@ -87,7 +87,7 @@ def search(
     """
     shape, layout = plan.shape, plan.layout
     weights = gpt.unflatten(flat, shape)
-    prefix = gpt.read_prefix(weights, tokens, length, scales.valid, shape)
+    prefix = keyvalue.read_prefix(weights, tokens, length, scales.valid, shape)
     batch, rows = tokens.shape[0], tokens.shape[0] * plan.width
     stop = shape.bins
 
@@ -95,10 +95,10 @@ def search(
         return (layout.first_action + place) % layout.slots
 
     def cached(state: Any, tokens: tf.Tensor, place: tf.Tensor) -> Any:
-        return gpt.step(weights, prefix, state, tokens, place, slot_of(place), scales.valid, shape)
+        return keyvalue.step(weights, prefix, state, tokens, place, slot_of(place), scales.valid, shape)
 
     def recomputed(state: Any, tokens: tf.Tensor, place: tf.Tensor) -> Any:
-        return gpt.full_step(weights, state, length, tokens, place, slot_of(place), scales.valid, shape)
+        return keyvalue.full_step(weights, state, length, tokens, place, slot_of(place), scales.valid, shape)
 
     def measure(measures: Any, logits: tf.Tensor, tokens: tf.Tensor, place: tf.Tensor) -> Any:
         if plan.horizon == 0:
@@ -123,7 +123,7 @@ def search(
             return total
         return total / scales.deviation + plan.likelihood_weight * log_probability
 
-    state: Any = gpt.empty_cache(rows, max(1, plan.steps - 1), shape)
+    state: Any = keyvalue.empty_cache(rows, max(1, plan.steps - 1), shape)
     if not plan.cached:
         written = tf.reshape(tokens, (batch, -1))
         written = tf.pad(written, ((0, 0), (0, shape.length - written.shape[1])))
@@ -146,7 +146,7 @@ def search(
         seed=seed,
         pattern=plan.pattern,
         measure=measure,
-        reorder=gpt.reorder if plan.cached else lambda state, rows: tf.gather(state, rows),
+        reorder=keyvalue.reorder if plan.cached else lambda state, rows: tf.gather(state, rows),
         given=lambda place: tf.gather(target, tf.minimum(slot_of(place), layout.given - 1), axis=1),
     )
 
