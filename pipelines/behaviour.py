@@ -123,7 +123,7 @@ def record(
         for number, behaviour in enumerate(mixture):
             mine = policy == number
             wishes[mine] = behaviour.wish(env.rows[mine])
-        action = _to_action(env, wishes)
+        action = nearest(env, wishes)
         for number, (_, agent) in enumerate(trained):
             decision = agent.act(observation, states[number], seed=seed + kept)
             states[number] = decision.state
@@ -171,7 +171,7 @@ def _renew(state: Any, new: Any, fresh: NDArray[np.bool_]) -> Any:
     return np.where(fresh.reshape(-1, *[1] * (np.ndim(state) - 1)), new, state)
 
 
-def _to_action(env: TradingVectorEnv, wishes: NDArray[np.float64]) -> NDArray[Any]:
+def nearest(env: TradingVectorEnv, wishes: NDArray[np.float64]) -> NDArray[Any]:
     """The action nearest to the exposures `[N, S]`."""
     if env.grid is None:
         boxed: NDArray[Any] = np.clip(wishes / env.costs.leverage, -1.0, 1.0).astype(np.float32)

@@ -52,6 +52,7 @@ def plan_of(config: Config, shape: gpt.Shape, layout: Layout) -> Plan:
         likelihood_weight=config.likelihood_weight,
         quantile=config.decode_quantile if config.decode == "quantile" else None,
         discount=config.discount,
+        guidance=config.guidance if condition else 0.0,
     )
 
 
@@ -88,12 +89,11 @@ class TrajectoryAgent:
             )
         self.weights, self.tokeniser, self.quantiles = weights, tokeniser, quantiles
         self.plan = plan_of(config, self.shape, self.layout)
-        centres = tokeniser.centres(self.shape.classes)  # [K + 1, C]
         spread = quantiles[0, 84] - quantiles[0, 16]  # two deviations of a normal
         self._scales = Scales(
             tf.constant(valid_tokens(self.layout, tokeniser, config.bins)),
-            tf.constant(centres[self.layout.reward]),
-            tf.constant(centres[self.layout.slots]),
+            tf.constant(tokeniser.means(self.layout.reward, self.shape.classes)),
+            tf.constant(tokeniser.means(self.layout.slots, self.shape.classes)),
             tf.constant(np.float32(spread / 2.0 if spread > 0 else 1.0)),
         )
         self._flat = tf.constant(weights)

@@ -6,7 +6,8 @@ distribution is at hand, and each of several sampled returns draws from it. Sinc
 what follows, that is an exact draw of the model, and drawing an observation costs as many tokens as it
 has numbers, so returns share paths: `PATHS` of them at most.
 
-A token names a cell and not a number, so a drawn reward lies anywhere in its cell.
+A token names a cell and not a number, so a drawn reward lies somewhere in its cell, by a power of a uniform
+draw that gives the cell its mean: in the outermost cells most of it is near the inner end.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from models.trajectory import gpt, keyvalue
 from models.trajectory.data import Layout
 from models.trajectory.tokens import Tokeniser
 
-PATHS = 8
+PATHS = 4
 """Different paths of observations that the samples of one forecast share."""
 
 
@@ -130,7 +131,7 @@ def sample(
     share = np.arange(samples) % paths  # which path a sample follows
     every = np.arange(len(tokens))
     run = stepper(shape, layout)
-    low, high = edges(tokeniser, layout.reward)
+    cell = inside(tokeniser, layout.reward)
     for step in range(horizon):
         length = (kept * layout.slots + layout.reward).astype(np.int32)
         action = decide(tokens, length - layout.action, step)
@@ -148,8 +149,8 @@ def sample(
         chances = found.reward.numpy().reshape(batch, paths, -1)[:, share]  # [B, M, C]
         draw = rng.generator(seed, "reward", step)
         drawn = _draw(chances, draw.random((batch, samples)))
-        inside = draw.random((batch, samples))
-        value = low[drawn] + (high - low)[drawn] * inside
+        uniform = draw.random((batch, samples))
+        value = cell.near[drawn] + (cell.far - cell.near)[drawn] * uniform ** cell.power[drawn]
         rewards[..., step] = np.where(live.reshape(batch, paths)[:, share], value, 0.0)
         live &= ~found.stopped.numpy()
         following = np.full((len(tokens), layout.slots), shape.unknown, np.int32)
@@ -166,13 +167,25 @@ def sample(
     return rewards
 
 
-def edges(tokeniser: Tokeniser, column: int) -> tuple[np.ndarray, np.ndarray]:
-    """The bounds of every cell of a column; those of an atom are its value."""
-    cells = tokeniser.columns[column]
-    starts, centres = cells.starts, cells.centres
+class Cell(NamedTuple):
+    """How values lie in the cells of a column, `[V']` each: `near + (far - near) * u ** power`."""
+
+    near: np.ndarray  # the end that the mean is closer to
+    far: np.ndarray
+    power: np.ndarray
+
+
+def inside(tokeniser: Tokeniser, column: int) -> Cell:
+    """The laws inside of the cells; that of an atom is its value."""
+    starts, centres, means = tokeniser.columns[column]
     ends = np.append(starts[1:], max(tokeniser.high[column], centres[-1]))
     atom = starts == centres
-    return np.where(atom, centres, starts), np.where(atom, centres, ends)
+    low, high = np.where(atom, centres, starts), np.where(atom, centres, ends)
+    upper = means > 0.5 * (low + high)
+    near, far = np.where(upper, high, low), np.where(upper, low, high)
+    # u ** k has the mean 1 / (k + 1); the floor keeps a cell of one value from an infinite power.
+    share = np.maximum((means - near) / np.where(far == near, 1.0, far - near), 1e-3)
+    return Cell(near, far, 1.0 / share - 1.0)
 
 
 def _draw(chances: np.ndarray, uniform: np.ndarray) -> np.ndarray:

@@ -70,11 +70,11 @@ def losses(
 
 
 @functools.lru_cache(maxsize=16)
-def updates(shape: gpt.Shape, schedule: Schedule, dropout: float, *, compiled: bool) -> Any:
+def updates(shape: gpt.Shape, schedule: Schedule, dropout: float) -> Any:
     """`(learner, tokens [U, B, T, K], labels, weight [U, B, T, K], valid, seed) -> learner, metrics`.
 
     The metrics are `[U, K + 2]`: the mean cross-entropy of every slot, the weighted loss, the gradient's
-    norm. Compiled once for a shape in a process.
+    norm. Traced once for a shape in a process, and not compiled: XLA gains nothing here but a wait.
     """
     decay = tf.constant(decays(shape) * schedule.weight_decay)
 
@@ -117,14 +117,14 @@ def updates(shape: gpt.Shape, schedule: Schedule, dropout: float, *, compiled: b
         )
         return learner, metrics.stack()
 
-    return tf.function(run, jit_compile=compiled, autograph=False)
+    return tf.function(run, autograph=False)
 
 
 @functools.lru_cache(maxsize=8)
-def evaluator(shape: gpt.Shape, *, compiled: bool) -> Any:
+def evaluator(shape: gpt.Shape) -> Any:
     """`(weights, tokens [B, T, K], labels, valid) -> [K, B * T]`, the losses without dropout."""
 
     def run(flat: Any, tokens: Any, labels: Any, valid: Any) -> tf.Tensor:
         return losses(flat, tokens, labels, valid, shape)
 
-    return tf.function(run, jit_compile=compiled, autograph=False)
+    return tf.function(run, autograph=False)

@@ -3,6 +3,11 @@
 The return of a plan of H transitions is sum_k d^k r_k + d^H V, with reward and value decoded from the whole
 distribution over their tokens (Janner et al. 2021, section 3.3, "offline reinforcement learning"). The
 book's chapter scores by log-probability and weighs by return; that is `mixture`.
+
+A Decision Transformer imitates whoever reached the target, habits included: where everybody holds on, it
+holds on. *Guidance* w turns that down: actions are ranked by log p(a | target) + w (log p(a | target) -
+log p(a)), and the second part is, by Bayes, how much likelier the action makes the target (Ho and
+Salimans 2022, equation 6, for actions; both terms come from one network, which has seen targets hidden).
 """
 
 from __future__ import annotations
@@ -31,6 +36,7 @@ class Plan(NamedTuple):
     likelihood_weight: float
     quantile: float | None  # None decodes by expectation
     discount: float
+    guidance: float = 0.0
     cached: bool = True
 
     @property
@@ -63,18 +69,18 @@ class Scales(NamedTuple):
     """What tokens are worth: arrays, so that they do not compile anew."""
 
     valid: Any  # [K, C] bool
-    reward: Any  # [C] centres
+    reward: Any  # [C] mean of each cell
     value: Any  # [C]
     deviation: Any  # [] of the recorded returns
 
 
-def decode(logits: tf.Tensor, centres: tf.Tensor, quantile: float | None) -> tf.Tensor:
+def decode(logits: tf.Tensor, means: tf.Tensor, quantile: float | None) -> tf.Tensor:
     """A distribution over tokens `[..., C]` as a number: its mean, or its `quantile`."""
     shares = tf.nn.softmax(logits, axis=-1)
     if quantile is None:
-        return tf.reduce_sum(shares * centres, axis=-1)
+        return tf.reduce_sum(shares * means, axis=-1)
     reached = tf.cast(tf.cumsum(shares, axis=-1) >= quantile - 1e-6, tf.int32)
-    return tf.gather(centres, tf.argmax(reached, axis=-1))
+    return tf.gather(means, tf.argmax(reached, axis=-1))
 
 
 def search(
@@ -87,15 +93,29 @@ def search(
     """
     shape, layout = plan.shape, plan.layout
     weights = gpt.unflatten(flat, shape)
-    prefix = keyvalue.read_prefix(weights, tokens, length, scales.valid, shape)
     batch, rows = tokens.shape[0], tokens.shape[0] * plan.width
-    stop = shape.bins
+    stop, guided = shape.bins, plan.guidance > 0.0
+    if guided:  # the same once more, without a target
+        hidden = tf.range(layout.slots) < layout.given
+        tokens = tf.concat([tokens, tf.where(hidden, shape.unknown, tokens)], axis=0)
+        length, rows = tf.concat([length, length], axis=0), 2 * rows
+    prefix = keyvalue.read_prefix(weights, tokens, length, scales.valid, shape)
 
     def slot_of(place: tf.Tensor) -> tf.Tensor:
         return (layout.first_action + place) % layout.slots
 
+    def mixed(logits: tf.Tensor) -> tf.Tensor:
+        if not guided:
+            return logits
+        told, free = tf.split(tf.nn.log_softmax(logits), 2)
+        return told + plan.guidance * (told - free)
+
     def cached(state: Any, tokens: tf.Tensor, place: tf.Tensor) -> Any:
-        return keyvalue.step(weights, prefix, state, tokens, place, slot_of(place), scales.valid, shape)
+        tokens = tf.concat([tokens, tokens], axis=0) if guided else tokens
+        logits, state = keyvalue.step(
+            weights, prefix, state, tokens, place, slot_of(place), scales.valid, shape
+        )
+        return mixed(logits), state
 
     def recomputed(state: Any, tokens: tf.Tensor, place: tf.Tensor) -> Any:
         return keyvalue.full_step(weights, state, length, tokens, place, slot_of(place), scales.valid, shape)
@@ -132,7 +152,7 @@ def search(
         cached if plan.cached else recomputed,
         Start(
             state,
-            prefix.logits,
+            mixed(prefix.logits),
             {
                 "rewards": tf.zeros((batch, 1, max(1, plan.horizon))),
                 "value": tf.zeros((batch, 1)),

@@ -108,7 +108,7 @@ class _Run:
             config.weight_decay,
             config.gradient_clip,
         )
-        self._update = learning.updates(self.shape, schedule, config.dropout, compiled=config.compile)
+        self._update = learning.updates(self.shape, schedule, config.dropout)
         self.identity = {
             "family": acting.FAMILY,
             "config": configuration.resolved(config),
@@ -221,7 +221,7 @@ def held_out_losses(
         target_dropout=0.0,
     )
     valid = tf.constant(valid_tokens(layout, tokeniser, shape.bins))
-    losses = learning.evaluator(shape, compiled=False)(
+    losses = learning.evaluator(shape)(
         tf.constant(weights), tf.constant(found.inputs), tf.constant(found.labels), valid
     ).numpy()  # [K, W * T]
     counted = found.weight.reshape(-1, layout.slots).T

@@ -64,14 +64,17 @@ def test_a_forecast_is_a_function_of_its_arguments(agent, tmp_path):
     assert (paths(agent, 0) != paths(agent, 1)).any()
 
 
-def test_a_drawn_reward_lies_in_its_cell_and_an_atom_is_itself():
+def test_a_drawn_reward_lies_in_its_cell_with_its_mean_and_an_atom_is_itself():
     draw = np.random.default_rng(0)
-    values = np.concatenate([np.zeros(600), draw.normal(size=400)])
+    values = np.concatenate([np.zeros(600), draw.standard_t(2, size=400)])
     tokeniser = Tokeniser.fit(values[:, None], 20)
-    low, high = forecast.edges(tokeniser, 0)
+    near, far, power = forecast.inside(tokeniser, 0)
     tokens = tokeniser.encode(values[:, None]).tokens[:, 0]
-    assert ((low[tokens] <= values) & (values <= high[tokens])).all()
-    assert low[tokens[0]] == high[tokens[0]] == 0.0
+    assert ((np.minimum(near, far)[tokens] <= values) & (values <= np.maximum(near, far)[tokens])).all()
+    assert near[tokens[0]] == far[tokens[0]] == 0.0
+    drawn = near[:, None] + (far - near)[:, None] * draw.random((1, 200_000)) ** power[:, None]
+    np.testing.assert_allclose(drawn.mean(axis=1), tokeniser.columns[0].means, atol=0.03)
+    assert abs(tokeniser.columns[0].centres[-1] - tokeniser.columns[0].means[-1]) > 1.0  # a fat tail
     chances = np.tile([0.2, 0.0, 0.5, 0.3], (5, 1))
     index = forecast._draw(chances, np.array([0.0, 0.19, 0.21, 0.69, 0.99]))
     np.testing.assert_array_equal(index, [0, 0, 2, 2, 3])

@@ -203,7 +203,7 @@ def test_one_update_is_adamw():
     weight[:, :, 0] = 0.0
     zeros = tf.zeros(gpt.size(SHAPE))
     learner = learning.Learner(tf.constant(weights), zeros, zeros, tf.constant(0))
-    run = learning.updates(SHAPE, schedule, 0.0, compiled=False)
+    run = learning.updates(SHAPE, schedule, 0.0)
     after, metrics = run(learner, tokens[None], labels[None], weight[None], VALID, rng.key(0))
     flat = tf.constant(weights)
     with tf.GradientTape() as tape:
