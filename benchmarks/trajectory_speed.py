@@ -115,7 +115,9 @@ def planning(batch: int, *, cached: bool, compiled: bool, times: int) -> dict[st
     draw = np.random.default_rng(0)
     tokens = draw.integers(0, 100, (batch, 5, LAYOUT.slots)).astype(np.int32)
     centres = [tf.constant(draw.normal(size=size.classes), tf.float32) for _ in range(2)]
-    scales = Scales(tf.constant(np.ones((LAYOUT.slots, size.classes), bool)), *centres, tf.constant(1.0))
+    scales = Scales(
+        tf.constant(np.ones((LAYOUT.slots, size.classes), bool)), *centres, tf.constant(1.0), tf.constant(0.0)
+    )
     arguments = (
         tf.constant(gpt.initial(size, 0)),
         tf.constant(tokens),

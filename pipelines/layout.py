@@ -12,6 +12,7 @@ RAW = Path("data/raw")  # what the source had, exactly the window
 TRUTH = Path("data/truth")  # of a simulated market; for the oracle and nobody else
 CHECKED = Path("data/checked")  # the holes and outliers that were found
 FEATURES = Path("data/features")
+BEHAVIOUR = Path("data/behaviour")  # recorded trades, for families that learn from them
 ARTIFACTS = Path("artifacts")  # trained agents: <family>/fold-<i>/seed-<j>
 RESULTS = Path("results")  # ledgers of the backtests: <agent>.parquet
 METRICS = Path("metrics")
@@ -28,6 +29,7 @@ DOCS = REPORTS / "data_docs"
 PAGE = REPORTS / "index.html"
 DATA_METRICS = METRICS / "data.json"
 FEATURE_METRICS = METRICS / "features.json"
+BEHAVIOUR_METRICS = METRICS / "behaviour.json"
 COMPARISON = METRICS / "comparison.json"
 EVIDENCE = METRICS / "evidence.json"  # what stands behind the comparison, for the report
 TRIALS = METRICS / "trials.jsonl"
@@ -51,6 +53,11 @@ def metrics(name: str) -> Path:
 def curves(family: str) -> Path:
     """The training curves of one family."""
     return PLOTS / "training" / f"{family}.csv"
+
+
+def behaviour(family: str, fold: int) -> Path:
+    """The data set that a family learns a fold from."""
+    return BEHAVIOUR / family / f"fold-{fold}"
 
 
 def job(fold: int, seed: int) -> Path:

@@ -52,7 +52,6 @@ def plan_of(config: Config, shape: gpt.Shape, layout: Layout) -> Plan:
         likelihood_weight=config.likelihood_weight,
         quantile=config.decode_quantile if config.decode == "quantile" else None,
         discount=config.discount,
-        guidance=config.guidance if condition else 0.0,
     )
 
 
@@ -95,13 +94,18 @@ class TrajectoryAgent:
             tf.constant(tokeniser.means(self.layout.reward, self.shape.classes)),
             tf.constant(tokeniser.means(self.layout.slots, self.shape.classes)),
             tf.constant(np.float32(spread / 2.0 if spread > 0 else 1.0)),
+            tf.constant(np.float32(np.interp(config.target or 0.0, GRID, quantiles[0]))),
         )
         self._flat = tf.constant(weights)
         self.target = self._target_tokens()
 
     def _target_tokens(self) -> np.ndarray:
-        """The tokens `[G]` of what is asked for; unknown where nothing is."""
-        asked = [self.config.target, self.config.target_drawdown][: self.layout.given]
+        """The tokens `[G]` of what is asked for; unknown where nothing is.
+
+        A search that asks how likely a plan makes the target must not be told that it comes true.
+        """
+        weighed = self.plan.horizon > 0 and self.plan.score == "target"
+        asked = [None if weighed else self.config.target, self.config.target_drawdown][: self.layout.given]
         tokens = np.full(self.layout.given, self.shape.unknown, np.int32)
         for place, quantile in enumerate(asked):
             if quantile is not None:

@@ -5,9 +5,11 @@ distribution over their tokens (Janner et al. 2021, section 3.3, "offline reinfo
 book's chapter scores by log-probability and weighs by return; that is `mixture`.
 
 A Decision Transformer imitates whoever reached the target, habits included: where everybody holds on, it
-holds on. *Guidance* w turns that down: actions are ranked by log p(a | target) + w (log p(a | target) -
-log p(a)), and the second part is, by Bayes, how much likelier the action makes the target (Ho and
-Salimans 2022, equation 6, for actions; both terms come from one network, which has seen targets hidden).
+holds on. The score `target` asks instead how likely a plan makes the target: by Bayes log p(plan | target)
+is log p(target | plan) + log p(plan) and a constant. The first is taken as that of a normal with the mean
+that the network foresees and the deviation of the recorded returns: with a variance of each plan's own the
+widest bet comes nearest to any far target, whichever way it goes. The second is weighted
+(`likelihood_weight`).
 """
 
 from __future__ import annotations
@@ -36,7 +38,6 @@ class Plan(NamedTuple):
     likelihood_weight: float
     quantile: float | None  # None decodes by expectation
     discount: float
-    guidance: float = 0.0
     cached: bool = True
 
     @property
@@ -72,6 +73,7 @@ class Scales(NamedTuple):
     reward: Any  # [C] mean of each cell
     value: Any  # [C]
     deviation: Any  # [] of the recorded returns
+    target: Any  # [] return that is asked for; nothing but the score `target` reads it
 
 
 def decode(logits: tf.Tensor, means: tf.Tensor, quantile: float | None) -> tf.Tensor:
@@ -93,29 +95,15 @@ def search(
     """
     shape, layout = plan.shape, plan.layout
     weights = gpt.unflatten(flat, shape)
-    batch, rows = tokens.shape[0], tokens.shape[0] * plan.width
-    stop, guided = shape.bins, plan.guidance > 0.0
-    if guided:  # the same once more, without a target
-        hidden = tf.range(layout.slots) < layout.given
-        tokens = tf.concat([tokens, tf.where(hidden, shape.unknown, tokens)], axis=0)
-        length, rows = tf.concat([length, length], axis=0), 2 * rows
     prefix = keyvalue.read_prefix(weights, tokens, length, scales.valid, shape)
+    batch, rows = tokens.shape[0], tokens.shape[0] * plan.width
+    stop = shape.bins
 
     def slot_of(place: tf.Tensor) -> tf.Tensor:
         return (layout.first_action + place) % layout.slots
 
-    def mixed(logits: tf.Tensor) -> tf.Tensor:
-        if not guided:
-            return logits
-        told, free = tf.split(tf.nn.log_softmax(logits), 2)
-        return told + plan.guidance * (told - free)
-
     def cached(state: Any, tokens: tf.Tensor, place: tf.Tensor) -> Any:
-        tokens = tf.concat([tokens, tokens], axis=0) if guided else tokens
-        logits, state = keyvalue.step(
-            weights, prefix, state, tokens, place, slot_of(place), scales.valid, shape
-        )
-        return mixed(logits), state
+        return keyvalue.step(weights, prefix, state, tokens, place, slot_of(place), scales.valid, shape)
 
     def recomputed(state: Any, tokens: tf.Tensor, place: tf.Tensor) -> Any:
         return keyvalue.full_step(weights, state, length, tokens, place, slot_of(place), scales.valid, shape)
@@ -125,9 +113,10 @@ def search(
             return measures
         slot, number = slot_of(place), (layout.first_action + place) // layout.slots
         factor = tf.pow(plan.discount, tf.cast(number, tf.float32))
-        gained = factor * measures["live"] * decode(logits, scales.reward, plan.quantile)  # [B, R]
+        scale = factor * measures["live"]
+        gained = scale * decode(logits, scales.reward, plan.quantile)  # [B, R]
         earns = (tf.range(plan.horizon) == number) & (slot == layout.reward)  # [H]
-        value = factor * measures["live"] * decode(logits, scales.value, plan.quantile)
+        value = scale * decode(logits, scales.value, plan.quantile)
         stopped = (slot == layout.given) & (tokens == stop)
         return {
             "rewards": tf.where(earns, gained[..., None], measures["rewards"]),
@@ -141,6 +130,9 @@ def search(
         total = tf.reduce_sum(measures["rewards"], axis=-1) + measures["value"]
         if plan.score == "return":
             return total
+        if plan.score == "target":
+            missed = (scales.target - total) / scales.deviation
+            return -0.5 * tf.square(missed) + plan.likelihood_weight * log_probability
         return total / scales.deviation + plan.likelihood_weight * log_probability
 
     state: Any = keyvalue.empty_cache(rows, max(1, plan.steps - 1), shape)
@@ -152,7 +144,7 @@ def search(
         cached if plan.cached else recomputed,
         Start(
             state,
-            mixed(prefix.logits),
+            prefix.logits,
             {
                 "rewards": tf.zeros((batch, 1, max(1, plan.horizon))),
                 "value": tf.zeros((batch, 1)),

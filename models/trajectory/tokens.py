@@ -59,7 +59,10 @@ def fit_column(values: np.ndarray, bins: int, method: Method = "quantile") -> Ce
 
 
 def _cells(atoms: np.ndarray, cuts: np.ndarray, rest: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Starts and centres of bins between `cuts`, interrupted by `atoms`; a piece beside an atom that holds no data is dropped."""
+    """Starts and centres of bins between `cuts`, interrupted by `atoms`.
+
+    A piece beside an atom that holds no data is dropped.
+    """
     cells = [(atom, atom) for atom in atoms]
     edges = list(itertools.pairwise(cuts)) or [(cut, cut) for cut in cuts]
     for low, high in edges:

@@ -111,7 +111,10 @@ def _plan(**changes):
 def test_cached_and_recomputed_beams_are_the_same(score):
     draw = np.random.default_rng(1)
     scales = Scales(
-        VALID, *(tf.constant(draw.normal(size=8), tf.float32) for _ in range(2)), tf.constant(1.0)
+        VALID,
+        *(tf.constant(draw.normal(size=8), tf.float32) for _ in range(2)),
+        tf.constant(1.0),
+        tf.constant(0.0),
     )
     tokens = draw.integers(0, 7, (2, 2, 6)).astype(np.int32)
     length, target = tf.constant([4, 10]), tf.constant([[8], [3]])
@@ -132,7 +135,7 @@ def test_cached_and_recomputed_beams_are_the_same(score):
 def test_the_return_of_a_plan_is_rewards_and_value_until_it_stops():
     draw = np.random.default_rng(1)
     reward, value = (tf.constant(draw.normal(size=8), tf.float32) for _ in range(2))
-    scales = Scales(VALID, reward, value, tf.constant(1.0))
+    scales = Scales(VALID, reward, value, tf.constant(1.0), tf.constant(0.0))
     tokens = draw.integers(0, 7, (1, 2, 6)).astype(np.int32)
     valid = VALID.copy()
     args = (tf.constant([10]), tf.constant([[8]]), scales._replace(valid=valid), tf.constant(rng.key(0)))
