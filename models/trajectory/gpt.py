@@ -166,7 +166,7 @@ class Trunk(NamedTuple):
     """What the blocks make of a sequence."""
 
     hidden: tf.Tensor  # [B, S, D], normalised, ready for the heads
-    keys: tuple[tf.Tensor, ...]  # a layer: [B, S, D]
+    keys: tuple[tf.Tensor, ...]  # a layer: [B, H, S, D / H]
     values: tuple[tf.Tensor, ...]
     attention: tuple[tf.Tensor, ...]  # a layer: [B, H, S, S]
 
@@ -176,19 +176,19 @@ def trunk(
 ) -> Trunk:
     """The blocks over embedded `x [B, S, D]`; consumes `seed` if it is given (training)."""
     batch, steps, width = x.shape
-    causal = np.tril(np.ones((steps, steps), bool))
+    mask = np.where(np.tril(np.ones((steps, steps), bool)), 0.0, FLOOR).astype(np.float32)
     seeds = rng.split(seed, 2 * shape.layers + 1) if seed is not None else [None] * (2 * shape.layers + 1)
     x = _drop(x, dropout, seeds[-1])
     keys, values, attention = [], [], []
     for layer in range(shape.layers):
         h = normalise(x, weights[f"{layer}.norm1"])
         joint = tf.matmul(h, weights[f"{layer}.inputs"]) + weights[f"{layer}.inputs_bias"]
-        q, k, v = tf.split(joint, 3, axis=-1)  # [B, S, D]
+        q, k, v = (_heads(part, shape) for part in tf.split(joint, 3, axis=-1))  # [B, H, S, D / H]
         keys.append(k)
         values.append(v)
-        q, k, v = (_heads(part, shape) for part in (q, k, v))  # [B, H, S, D / H]
-        scores = tf.matmul(q, k, transpose_b=True) * (width // shape.heads) ** -0.5
-        shares = tf.nn.softmax(tf.where(causal, scores, FLOOR), axis=-1)  # [B, H, S, S]
+        # Both on the small side: a mask that is added has no gradient, and q is shorter than the scores.
+        scores = tf.matmul(q * (width // shape.heads) ** -0.5, k, transpose_b=True)
+        shares = tf.nn.softmax(scores + mask, axis=-1)  # [B, H, S, S]
         attention.append(shares)
         mixed = tf.reshape(tf.transpose(tf.matmul(shares, v), (0, 2, 1, 3)), (batch, steps, width))
         mixed = tf.matmul(mixed, weights[f"{layer}.out"]) + weights[f"{layer}.out_bias"]

@@ -17,7 +17,7 @@ from models.trajectory import gpt
 class Prefix(NamedTuple):
     """B prefixes of whole and begun transitions, computed once."""
 
-    keys: tuple[tf.Tensor, ...]  # a layer: [B, S, D]
+    keys: tuple[tf.Tensor, ...]  # a layer: [B, H, S, D / H]
     values: tuple[tf.Tensor, ...]
     length: tf.Tensor  # [B] tokens that count; the rest is padding
     logits: tf.Tensor  # [B, C] of the next token
@@ -70,37 +70,34 @@ def step(
     """Feeds planned token number `place`, of `slot`, to all N = B * R beams: logits `[N, C]` of the next."""
     batch = prefix.logits.shape[0]
     rows = tokens.shape[0] // batch  # R
-    head = shape.width // shape.heads
-    steps, ahead = cache.keys[0].shape[0], prefix.keys[0].shape[1]
+    heads, head = shape.heads, shape.width // shape.heads
+    steps, ahead = cache.keys[0].shape[0], prefix.keys[0].shape[2]
     at = tf.gather(weights["places"], tf.minimum(prefix.length + place, shape.length - 1))  # [B, D]
     x = tf.gather(tf.gather(weights["tokens"], slot), tokens) + tf.repeat(at, rows, axis=0)  # [N, D]
-    before = (tf.range(ahead) < prefix.length[:, None])[:, None, None]  # [B, 1, 1, S']
-    planned = (tf.range(steps) <= place)[:, None, None]  # [S, 1, 1]
+    before = tf.range(ahead) < prefix.length[:, None]  # [B, S']
+    planned = tf.tile((tf.range(steps) <= place)[None], (batch, 1))  # [B, S]
+    mask = tf.where(tf.concat([before, planned], axis=1), 0.0, gpt.FLOOR)[:, None, None]  # [B, 1, 1, S' + S]
     keys, values = [], []
     for layer in range(shape.layers):
         h = gpt.normalise(x, weights[f"{layer}.norm1"])
         joint = tf.matmul(h, weights[f"{layer}.inputs"]) + weights[f"{layer}.inputs_bias"]
         q, k, v = tf.split(joint, 3, axis=-1)  # [N, D]
-        q = q * head**-0.5
+        q = tf.reshape(q * head**-0.5, (-1, heads, head))
         keys.append(tf.tensor_scatter_nd_update(cache.keys[layer], [[place]], k[None]))  # [S, N, D]
         values.append(tf.tensor_scatter_nd_update(cache.values[layer], [[place]], v[None]))
-        # The prefix: one matmul a search and head, for all its beams.
-        asked = tf.reshape(q, (batch, rows, shape.heads, head))
-        read = tf.reshape(prefix.keys[layer], (batch, ahead, shape.heads, head))
-        old = tf.einsum("brhd,bshd->brhs", asked, read)  # [B, R, H, S']
-        old = tf.reshape(tf.where(before, old, gpt.FLOOR), (-1, shape.heads, ahead))  # [N, H, S']
-        by_head = tf.reshape(keys[-1], (steps, -1, shape.heads, head))
-        own = tf.reduce_sum(by_head * tf.reshape(q, (-1, shape.heads, head)), axis=-1)  # [S, N, H]
-        own = tf.where(planned, own, gpt.FLOOR)
-        top = tf.maximum(tf.reduce_max(old, axis=-1), tf.reduce_max(own, axis=0))  # [N, H]
-        old, own = tf.exp(old - top[..., None]), tf.exp(own - top)
-        total = tf.reduce_sum(old, axis=-1) + tf.reduce_sum(own, axis=0)  # [N, H]
-        stored = tf.reshape(prefix.values[layer], (batch, ahead, shape.heads, head))
-        mixed = tf.einsum("brhs,bshd->brhd", tf.reshape(old, (batch, rows, shape.heads, ahead)), stored)
-        mixed = tf.reshape(mixed, (-1, shape.heads, head))
-        by_head = tf.reshape(values[-1], (steps, -1, shape.heads, head))
-        mixed += tf.reduce_sum(own[..., None] * by_head, axis=0)  # [N, H, D / H]
-        mixed = tf.reshape(mixed / total[..., None], (-1, shape.width))
+        # The prefix: one matmul a search and head, for all its beams. What is planned: each beam its own.
+        asked = tf.transpose(tf.reshape(q, (batch, rows, heads, head)), (0, 2, 1, 3))  # [B, H, R, D / H]
+        old = tf.matmul(asked, prefix.keys[layer], transpose_b=True)  # [B, H, R, S']
+        own = tf.reduce_sum(tf.reshape(keys[-1], (steps, -1, heads, head)) * q, axis=-1)  # [S, N, H]
+        own = tf.transpose(tf.reshape(own, (steps, batch, rows, heads)), (1, 3, 2, 0))  # [B, H, R, S]
+        shares = tf.nn.softmax(tf.concat([old, own], axis=-1) + mask)
+        old = tf.matmul(shares[..., :ahead], prefix.values[layer])  # [B, H, R, D / H]
+        own = tf.reshape(
+            tf.transpose(shares[..., ahead:], (3, 0, 2, 1)), (steps, -1, heads, 1)
+        )  # [S, N, H, 1]
+        mixed = tf.reduce_sum(own * tf.reshape(values[-1], (steps, -1, heads, head)), axis=0)  # [N, H, D / H]
+        mixed += tf.reshape(tf.transpose(old, (0, 2, 1, 3)), (-1, heads, head))
+        mixed = tf.reshape(mixed, (-1, shape.width))
         x = x + tf.matmul(mixed, weights[f"{layer}.out"]) + weights[f"{layer}.out_bias"]
         x = x + gpt.feed_forward(weights, layer, x)
     hidden = gpt.normalise(x, weights["norm"])

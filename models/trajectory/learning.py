@@ -65,8 +65,7 @@ def losses(
     hidden = gpt.trunk(weights, gpt.embed(weights, tokens, shape), shape, dropout=dropout, seed=seed).hidden
     logits = gpt.all_logits(weights, hidden, valid, shape)  # [K, B * T, C]
     wanted = tf.transpose(tf.reshape(labels, (-1, shape.slots)))  # [K, B * T]
-    picked = tf.reduce_sum(tf.one_hot(wanted, shape.classes) * logits, axis=-1)
-    return tf.reduce_logsumexp(logits, axis=-1) - picked
+    return tf.nn.sparse_softmax_cross_entropy_with_logits(wanted, logits)
 
 
 @functools.lru_cache(maxsize=16)

@@ -53,16 +53,17 @@ class Plan(NamedTuple):
         """How each slot of a transition is found, beginning with the action."""
         if self.horizon == 0:
             return (Slot("draw"),) * self.layout.action
-        rest = Slot("draw", sample=True, cdf=self.action_cdf)
+        rest = Slot("draw", sample=True, cdf=self.action_cdf, measured=False)
         several = self.observation_top_k > 1
         observation = Slot("draw", sample=several, top_k=self.observation_top_k if several else None)
         return (
-            Slot("branch", cdf=self.action_cdf),
+            Slot("branch", cdf=self.action_cdf, measured=False),
             *(rest,) * (self.layout.action - 1),
             Slot("draw"),  # the reward
             Slot("given", prune=True),  # the value has just been read
-            *(Slot("given"),) * (self.layout.given - 1),
-            *(observation,) * self.layout.observation,
+            *(Slot("given", measured=False),) * (self.layout.given - 1),
+            observation,  # or the end of the episode
+            *(observation._replace(measured=False),) * (self.layout.observation - 1),
         )
 
 
