@@ -1,6 +1,6 @@
 """Offline control: from recorded steps of poor and middling CartPole-v1 policies to a planner that balances.
 
-    python -m benchmarks.trajectory_cartpole [--seeds 5] [--updates 4000]
+    python -m benchmarks.trajectory_cartpole [--seeds 5] [--updates 1500]
 
 The record: linear controllers with random gains, each episode with its own share of random actions; only
 episodes are kept that leave the mean return at 150 or below. The learner never steps the environment.
@@ -28,7 +28,7 @@ RESULTS = Path(__file__).parent / "results" / "trajectory_cartpole.json"
 STEPS = 50_000
 CONFIG = {
     "env_steps": STEPS,
-    "updates": 4000,
+    "updates": 1500,
     "updates_per_call": 50,
     "batch_size": 32,
     "context": 2,
@@ -43,6 +43,9 @@ CONFIG = {
     "beam_expand": 2,
     "action_cdf": 1.0,
     "action_weight": 1.0,
+    "reward_weight": 1.0,  # always one: there is nothing to learn
+    "value_weight": 1.0,
+    "beam_score": "return",
     "log_updates": 500,
     "checkpoint_updates": 1_000_000,
 }

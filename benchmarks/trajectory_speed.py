@@ -24,7 +24,7 @@ import tensorflow as tf
 
 from models import rng
 from models.planning.beam import Slot, Start, beam_search, by_log_probability
-from models.trajectory import gpt
+from models.trajectory import gpt, keyvalue, learning
 from models.trajectory.data import Layout
 from models.trajectory.plan import Plan, Scales, searcher
 
@@ -54,10 +54,10 @@ def training(*, compiled: bool, dropout: float, times: int) -> dict[str, float]:
     inputs = draw.integers(0, 100, (number, 32, TRANSITIONS, LAYOUT.slots)).astype(np.int32)
     weight = np.ones(inputs.shape, np.float32)
     valid = np.ones((LAYOUT.slots, size.classes), bool)
-    schedule = gpt.Schedule(1e-3, 1e-4, 10, 1000, 0.1, 1.0)
+    schedule = learning.Schedule(1e-3, 1e-4, 10, 1000, 0.1, 1.0)
     zeros = tf.zeros(gpt.size(size))
-    learner = gpt.Learner(tf.constant(gpt.initial(size, 0)), zeros, zeros, tf.constant(0))
-    update = gpt.updates(size, schedule, dropout, compiled=compiled)
+    learner = learning.Learner(tf.constant(gpt.initial(size, 0)), zeros, zeros, tf.constant(0))
+    update = learning.updates(size, schedule, dropout, compiled=compiled)
     arguments = [tf.constant(x) for x in (inputs, inputs, weight, valid, rng.key(0))]
     first, seconds = best(lambda: update(learner, *arguments), times)
     return {"first_call_seconds": first, "tokens_per_second": number * 32 * 140 / seconds}
@@ -71,14 +71,14 @@ def language_beam(*, compiled: bool, times: int) -> dict[str, float]:
 
     def run(flat: tf.Tensor, seed: tf.Tensor) -> Any:
         weights = gpt.unflatten(flat, size)
-        prefix = gpt.read_prefix(weights, prefix_tokens, tf.constant([LAYOUT.slots]), valid, size)
+        prefix = keyvalue.read_prefix(weights, prefix_tokens, tf.constant([LAYOUT.slots]), valid, size)
 
-        def step(cache: gpt.Cache, tokens: tf.Tensor, place: tf.Tensor) -> Any:
-            return gpt.step(weights, prefix, cache, tokens, place, place % LAYOUT.slots, valid, size)
+        def step(cache: keyvalue.Cache, tokens: tf.Tensor, place: tf.Tensor) -> Any:
+            return keyvalue.step(weights, prefix, cache, tokens, place, place % LAYOUT.slots, valid, size)
 
         return beam_search(
             step,
-            Start(gpt.empty_cache(32, 140, size), prefix.logits, {"none": tf.zeros((1, 1))}),
+            Start(keyvalue.empty_cache(32, 140, size), prefix.logits, {"none": tf.zeros((1, 1))}),
             width=32,
             expand=32,
             steps=140,
@@ -86,7 +86,7 @@ def language_beam(*, compiled: bool, times: int) -> dict[str, float]:
             seed=seed,
             pattern=[Slot("beam")] * LAYOUT.slots,
             measure=lambda measures, *_: measures,
-            reorder=gpt.reorder,
+            reorder=keyvalue.reorder,
         )
 
     traced = tf.function(run, jit_compile=compiled, autograph=False)
@@ -115,7 +115,9 @@ def planning(batch: int, *, cached: bool, compiled: bool, times: int) -> dict[st
     draw = np.random.default_rng(0)
     tokens = draw.integers(0, 100, (batch, 5, LAYOUT.slots)).astype(np.int32)
     centres = [tf.constant(draw.normal(size=size.classes), tf.float32) for _ in range(2)]
-    scales = Scales(tf.constant(np.ones((LAYOUT.slots, size.classes), bool)), *centres, tf.constant(1.0))
+    scales = Scales(
+        tf.constant(np.ones((LAYOUT.slots, size.classes), bool)), *centres, tf.constant(1.0), tf.constant(0.0)
+    )
     arguments = (
         tf.constant(gpt.initial(size, 0)),
         tf.constant(tokens),

@@ -55,7 +55,8 @@ def tasks(settings: Params, families: Sequence[str], *, each_symbol: bool) -> li
 
 def inputs() -> dict[str, bytes]:
     """The files that training reads, by path: what travels to the workers."""
-    files = [path for folder in (layout.FEATURES, layout.ORIGINS) for path in sorted(folder.rglob("*"))]
+    folders = (layout.FEATURES, layout.BEHAVIOUR, layout.ORIGINS)
+    files = [path for folder in folders for path in sorted(folder.rglob("*"))]
     return {path.as_posix(): path.read_bytes() for path in files if path.is_file()}
 
 

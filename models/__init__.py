@@ -19,7 +19,7 @@ from models.curve import Log
 if TYPE_CHECKING:
     from models.agent import Agent
 
-__all__ = ["FAMILIES", "config_class", "load", "train"]
+__all__ = ["FAMILIES", "OFFLINE", "config_class", "load", "train"]
 
 FAMILIES: dict[str, str] = {
     "dqn": "models.dqn",
@@ -30,6 +30,9 @@ FAMILIES: dict[str, str] = {
     "trajectory": "models.trajectory",
     "world_model": "models.world_model",
 }
+
+OFFLINE = frozenset({"trajectory"})
+"""Families that learn from recorded steps alone: those that the environment brings along as `recorded`."""
 
 
 def _module(family: str, name: str) -> Any:

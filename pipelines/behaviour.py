@@ -8,12 +8,14 @@ noise looks at nothing, and an agent sees what the environment shows.
 A data set is a directory with two files:
 
 - `behaviour.parquet`, one row a transition, those of an episode in order: `episode` i64, `step` i32, `policy`
-  text, `observation_0` ... f32, `action_0` ... (f64 for a box, i64 otherwise), `reward` f64, `terminated` and
-  `truncated` bool;
+  text, `open_time` (UTC, of the bar at whose close it was decided), `observation_0` ... f32, `action_0` ...
+  (f64 for a box, i64 otherwise), `reward` f64, `terminated` and `truncated` bool;
 - `behaviour.json`, its version, sizes and the SHA-256 of the table.
 
-Anybody's own recordings in this form train a family just as well. Models know arrays only, so the data reach
-them with the environment: `attach` puts a `Record` there, and an offline family takes it instead of stepping.
+Anybody's own recordings in this form train a family just as well (`write` makes the second file); `policy`,
+`truncated` and `open_time` may be missing. With `open_time` what was recorded outside of a fold's
+training window is left out, without it nobody can tell. Models know arrays only, so the data reach them
+with the environment: `attach` puts a `Record` there, and an offline family takes it instead of stepping.
 """
 
 from __future__ import annotations
@@ -101,10 +103,12 @@ def record(
     *,
     seed: int,
     agents: Mapping[str, Agent] | None = None,
+    times: NDArray[np.datetime64] | None = None,
 ) -> pl.DataFrame:
     """At least `steps` transitions of the mixture on `env`, whose bars have `closes [T, S]`; consumes `seed`.
 
-    Each episode draws its policy; `agents`, by name, are as likely as a rule and act with their own state.
+    With `times [T]`, the opens of the bars, the table says when each decision fell. Each episode draws its
+    policy; `agents`, by name, are as likely as a rule and act with their own state.
     """
     mixture = behaviours(
         closes, settings, grid=(-1.0, -0.5, 0.0, 0.5, 1.0) if env.grid is None else tuple(env.grid), seed=seed
@@ -123,12 +127,13 @@ def record(
         for number, behaviour in enumerate(mixture):
             mine = policy == number
             wishes[mine] = behaviour.wish(env.rows[mine])
-        action = _to_action(env, wishes)
+        action = nearest(env, wishes)
         for number, (_, agent) in enumerate(trained):
             decision = agent.act(observation, states[number], seed=seed + kept)
             states[number] = decision.state
             mine = policy == len(mixture) + number
             action[mine] = decision.action[mine]
+        row = env.rows.copy()
         shown, reward, terminated, truncated, _ = env.step(action)
         real = ~resting  # the step after an end only resets
         parts.append(
@@ -136,6 +141,7 @@ def record(
                 "episode": episode[real],
                 "step": step[real],
                 "policy": policy[real],
+                "row": row[real],
                 "observation": observation[real],
                 "action": action[real],
                 "reward": reward[real],
@@ -159,7 +165,11 @@ def record(
     whole = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     order = np.lexsort((whole["step"], whole["episode"]))
     whole = {name: values[order] for name, values in whole.items()}
-    return _frame(whole, names[whole["policy"]])
+    table = _frame(whole, names[whole["policy"]])
+    if times is None:
+        return table
+    stamps = pl.Series("open_time", times[whole["row"]]).cast(pl.Datetime("ms")).dt.replace_time_zone("UTC")
+    return table.insert_column(3, stamps)
 
 
 def _renew(state: Any, new: Any, fresh: NDArray[np.bool_]) -> Any:
@@ -171,7 +181,7 @@ def _renew(state: Any, new: Any, fresh: NDArray[np.bool_]) -> Any:
     return np.where(fresh.reshape(-1, *[1] * (np.ndim(state) - 1)), new, state)
 
 
-def _to_action(env: TradingVectorEnv, wishes: NDArray[np.float64]) -> NDArray[Any]:
+def nearest(env: TradingVectorEnv, wishes: NDArray[np.float64]) -> NDArray[Any]:
     """The action nearest to the exposures `[N, S]`."""
     if env.grid is None:
         boxed: NDArray[Any] = np.clip(wishes / env.costs.leverage, -1.0, 1.0).astype(np.float32)
@@ -201,8 +211,8 @@ def _frame(columns: Mapping[str, NDArray[Any]], policy: NDArray[np.str_]) -> pl.
     )
 
 
-def write(table: pl.DataFrame, directory: Path) -> None:
-    """Writes the data set as a whole; the same table gives the same bytes."""
+def write(table: pl.DataFrame, directory: Path, *, symbols: Sequence[str] = ()) -> None:
+    """Writes the data set as a whole; the same table gives the same bytes. `symbols` says what was traded."""
     scratch = directory.with_name(directory.name + ".partial")
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
@@ -211,7 +221,8 @@ def write(table: pl.DataFrame, directory: Path) -> None:
         "version": VERSION,
         "transitions": len(table),
         "episodes": table["episode"].n_unique(),
-        "policies": table["policy"].unique().sort().to_list(),
+        "policies": table["policy"].unique().sort().to_list() if "policy" in table.columns else [],
+        "symbols": list(symbols),
         "sha256": hashlib.sha256((scratch / TABLE).read_bytes()).hexdigest(),
     }
     (scratch / ABOUT).write_text(json.dumps(about, sort_keys=True, indent=1) + "\n", encoding="utf-8")
@@ -242,6 +253,24 @@ def read(directory: Path) -> pl.DataFrame:
     return table.sort("episode", "step")
 
 
+def symbols(directory: Path) -> list[str]:
+    """What a data set that `read` accepts was traded on."""
+    found: list[str] = json.loads((directory / ABOUT).read_text("utf-8")).get("symbols", [])
+    return found
+
+
+def within(table: pl.DataFrame, first: np.datetime64, last: np.datetime64) -> pl.DataFrame:
+    """The episodes that lie in the bars `first` to `last`, their last reward included; all if untimed."""
+    if "open_time" not in table.columns:
+        return table
+    stamps = pl.col("open_time").dt.replace_time_zone(None).cast(pl.Datetime("ms"))
+    bounds = (
+        pl.lit(bound.astype("datetime64[ms]").item()).cast(pl.Datetime("ms")) for bound in (first, last)
+    )
+    inside = stamps.is_between(*bounds, closed="left")  # a decision is rewarded one bar later
+    return table.filter(inside.all().over("episode"))
+
+
 def to_record(table: pl.DataFrame, env: Any) -> Record:
     """The table as arrays in the shapes of the environment's spaces."""
 
@@ -268,22 +297,35 @@ def attach(env: Env, table: pl.DataFrame) -> Env:
     return env
 
 
-def summary(table: pl.DataFrame) -> pl.DataFrame:
-    """How every policy's episodes fared: what the report draws, and what a learner has to beat."""
-    episodes = table.group_by("policy", "episode").agg(
-        pl.col("reward").sum().alias("log_return"), pl.len().alias("steps")
-    )
-    returns = pl.col("log_return")
-    return (
-        episodes.group_by("policy")
-        .agg(
-            pl.len().alias("episodes"),
-            pl.col("steps").sum(),
-            returns.mean().alias("mean"),
-            returns.quantile(0.05).alias("q05"),
-            returns.median().alias("median"),
-            returns.quantile(0.95).alias("q95"),
-            (returns.sum() / pl.col("steps").sum()).alias("a_step"),
+def returns(tables: Sequence[pl.DataFrame]) -> dict[str, dict[str, float]]:
+    """How every policy's episodes fared: what the report shows, and what a learner has to beat.
+
+    For each policy, and for `all`: the number of episodes and steps, mean and quantiles of the episodes' log
+    returns, and the mean of a step. A table without the names of policies has `all` alone.
+    """
+    named = [
+        table.select(
+            pl.col("policy") if "policy" in table.columns else pl.lit("all").alias("policy"),
+            "reward",
+            episode=pl.col("episode") + pl.lit(number * 2**40),  # episodes of several tables stay apart
         )
-        .sort("policy")
+        for number, table in enumerate(tables)
+    ]
+    episodes = (
+        pl.concat(named)
+        .group_by("policy", "episode")
+        .agg(log_return=pl.col("reward").sum(), steps=pl.len())
+        .sort("policy", "episode")  # sums in one order give the same digits every time
     )
+    found = {str(name): _fared(part) for (name,), part in episodes.group_by("policy", maintain_order=True)}
+    return {"all": _fared(episodes)} | found
+
+
+def _fared(episodes: pl.DataFrame) -> dict[str, float]:
+    gained, steps = episodes["log_return"].to_numpy(), int(episodes["steps"].sum())
+    low, first, middle, third, high = np.quantile(gained, (0.05, 0.25, 0.5, 0.75, 0.95))
+    return {
+        "episodes": len(gained), "steps": steps, "mean": float(gained.mean()), "q05": float(low),
+        "q25": float(first), "median": float(middle), "q75": float(third), "q95": float(high),
+        "a_step": float(gained.sum() / steps),
+    }  # fmt: skip

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+import models
 from pipelines import layout, stage
 from pipelines.dataset import Dataset, read_dataset
 from pipelines.errors import UserError
@@ -48,8 +49,13 @@ class Job(NamedTuple):
     @property
     def consumed_seed(self) -> int:
         """Of the root seed, the stream that belongs to this job alone."""
-        parts = (self.params.seed, zlib.crc32(self.family.encode()), self.fold, self.seed)
-        return int(np.random.SeedSequence(parts).generate_state(1)[0] >> 1)
+        return stream(self.params.seed, self.family, self.fold, self.seed)
+
+
+def stream(root: int, name: str, *numbers: int) -> int:
+    """Of the root seed, the stream that belongs to one thing alone."""
+    parts = (root, zlib.crc32(name.encode()), *numbers)
+    return int(np.random.SeedSequence(parts).generate_state(1)[0] >> 1)
 
 
 def jobs(family: str, params: Params) -> list[Job]:
@@ -68,11 +74,17 @@ def fingerprint(job: Job) -> str:
         "seed": params.seed,
         "config": asdict(params.agents[job.family]),
         "sections": [params.features.model_dump(), params.split.model_dump(), params.account.model_dump()],
+        "behaviour": _recorded_hash(job),
         "origin": params.training.init_from.get(job.family),
         "data": stage.file_hash(layout.FEATURES),
         "code": stage.code_hash(),
     }
     return hashlib.sha256(json.dumps(asked, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def _recorded_hash(job: Job) -> str | None:
+    """Of the recorded trades that the job learns from, if it is one that does."""
+    return stage.file_hash(layout.behaviour(job.family, job.fold)) if job.family in models.OFFLINE else None
 
 
 def dataset(params: Params) -> Dataset:
@@ -232,4 +244,6 @@ def parameters_of(family: str, params: Params) -> dict[str, Any]:
         "split": params.split.model_dump(),
         "account": params.account.model_dump(),
     }
+    if family in models.OFFLINE:
+        shared["behaviour"] = params.behaviour.model_dump()
     return {"family": family, "own": asdict(params.agents[family]), **shared}

@@ -13,6 +13,7 @@ TRUTH = Path("data/truth")  # of a simulated market; for the oracle and nobody e
 CHECKED = Path("data/checked")  # the holes and outliers that were found
 FEATURES = Path("data/features")
 DREAM = Path("data/dream")  # a hallucinated market: <symbol>/<month>.parquet
+BEHAVIOUR = Path("data/behaviour")  # recorded trades, for families that learn from them
 ARTIFACTS = Path("artifacts")  # trained agents: <family>/fold-<i>/seed-<j>
 RESULTS = Path("results")  # ledgers of the backtests: <agent>.parquet
 METRICS = Path("metrics")
@@ -30,6 +31,7 @@ PAGE = REPORTS / "index.html"
 PLOTS_PAGE = REPORTS / "plots.html"  # what `dvc plots` fills (.dvc/config), so that it needs no network
 DATA_METRICS = METRICS / "data.json"
 FEATURE_METRICS = METRICS / "features.json"
+BEHAVIOUR_METRICS = METRICS / "behaviour.json"
 COMPARISON = METRICS / "comparison.json"
 EVIDENCE = METRICS / "evidence.json"  # what stands behind the comparison, for the report
 HALLUCINATED = METRICS / "hallucinated.json"  # invented markets beside the real one, where there are any
@@ -64,6 +66,11 @@ def metrics(name: str) -> Path:
 def curves(family: str) -> Path:
     """The training curves of one family."""
     return PLOTS / "training" / f"{family}.csv"
+
+
+def behaviour(family: str, fold: int) -> Path:
+    """The data set that a family learns a fold from."""
+    return BEHAVIOUR / family / f"fold-{fold}"
 
 
 def job(fold: int, seed: int) -> Path:

@@ -210,6 +210,13 @@ class Evaluation(Section):
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
 
 
+class Behaviour(Section):
+    """What families learn from that do not trade while they learn; see `pipelines/behaviour.py`."""
+
+    steps: Annotated[int, Field(ge=1)] = 24_000  # recorded a fold, by rules with and without noise
+    path: str = ""  # a data set of your own instead: a folder, or one with a folder fold-<i> a fold
+
+
 class Report(Section):
     title: str = "Rehearsal"
     points: Annotated[int, Field(ge=100)] = 400  # at most this many a line in a chart
@@ -273,6 +280,7 @@ class Params(Section):
     features: Features = Features()
     split: Split = Split()
     account: Account = Account()
+    behaviour: Behaviour = Behaviour()
     agents: dict[str, Any] = {}  # family -> the family's own frozen config
     evaluation: Evaluation = Evaluation()
     report: Report = Report()

@@ -37,6 +37,7 @@ class Slot(NamedTuple):
     top_k: int | None = None  # only the k likeliest tokens are in question
     cdf: float | None = None  # only the likeliest tokens up to this probability together
     prune: bool = False  # afterwards the best `width` beams are kept
+    measured: bool = True  # `measure` is called; otherwise there is nothing to add up here
 
 
 class Start(NamedTuple):
@@ -102,7 +103,7 @@ def beam_search(
         width: W, beams a search.
         expand: tokens a beam offers at a `branch` or `beam`.
         pattern: slots, repeated; at its end the search must be back at `width` beams.
-        measure: what to add up; called with the logits each token was found from.
+        measure: what to add up; called with the logits each token was found from, where a slot is `measured`.
         reorder: `reorder(state, rows [B * R'])` picks rows of the state (indices into B * R).
         given: `given(place) -> [B]` tokens of the `given` slots.
 
@@ -151,6 +152,9 @@ def beam_search(
     def choose(rows: _Rows, slot: Slot, place: tf.Tensor, number: int) -> tuple[tf.Tensor, tf.Tensor]:
         """`number` different tokens a beam `[B, R, number]`, and their log-probabilities."""
         logp = tf.nn.log_softmax(rows.logits, axis=-1)  # [B, R, V]
+        if number == 1 and not slot.sample:  # the likeliest, which no truncation leaves out
+            tokens = tf.argmax(logp, axis=-1, output_type=tf.int32)[..., None]
+            return tokens, tf.reduce_max(logp, axis=-1, keepdims=True)
         allowed = _truncate(logp, slot)
         if slot.sample:
             # The largest of logits plus Gumbel noise are draws without replacement.
@@ -166,18 +170,19 @@ def beam_search(
         if slot.kind == "given":
             assert given is not None
             tokens = tf.tile(given(place)[:, None], (1, count))
-            rows = rows._replace(measures=measure(rows.measures, rows.logits, tokens, place))
         else:
             number = 1 if slot.kind == "draw" else min(expand, vocabulary)
             offered, gained = choose(rows, slot, place, number)  # [B, R, number]
             total = tf.maximum(rows.log_probability[..., None] + gained, DEAD)
             tokens = tf.reshape(offered, (batch, count * number))
             total = tf.reshape(total, (batch, count * number))
-            parents = tf.tile(tf.repeat(tf.range(count), number)[None], (batch, 1))
+            if slot.kind == "beam" or number > 1:
+                parents = tf.tile(tf.repeat(tf.range(count), number)[None], (batch, 1))
             if slot.kind == "beam":
                 measures = tf.nest.map_structure(lambda x: tf.gather(x, parents, batch_dims=1), rows.measures)
                 logits = tf.gather(rows.logits, parents, batch_dims=1)
-                measures = measure(measures, logits, tokens, place)
+                if slot.measured:
+                    measures = measure(measures, logits, tokens, place)
                 scores, broken = rank(rows, total, measures)
                 best, kept = tf.math.top_k(scores, width)
                 tokens, parents, total = (tf.gather(x, kept, batch_dims=1) for x in (tokens, parents, total))
@@ -186,9 +191,9 @@ def beam_search(
                 rows = take(rows, parents)._replace(measures=measures, broken=broken)
             elif number > 1:
                 rows = take(rows, parents)
-            if slot.kind != "beam":
-                rows = rows._replace(measures=measure(rows.measures, rows.logits, tokens, place))
             rows = rows._replace(log_probability=total)
+        if slot.measured and slot.kind != "beam":
+            rows = rows._replace(measures=measure(rows.measures, rows.logits, tokens, place))
         written = tf.where(tf.range(steps) == place, tokens[..., None], rows.tokens)
         rows = rows._replace(tokens=written)
         if slot.prune:

@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
@@ -19,7 +19,8 @@ import tensorflow as tf
 from models import agent as storage
 from models import configuration, rng
 from models.agent import Decision, Spaces, State
-from models.trajectory import gpt
+from models.planning.beam import DEAD
+from models.trajectory import forecast, gpt
 from models.trajectory.config import Config
 from models.trajectory.data import Layout, layout_of, valid_tokens
 from models.trajectory.plan import Plan, Scales, searcher
@@ -54,6 +55,16 @@ def plan_of(config: Config, shape: gpt.Shape, layout: Layout) -> Plan:
     )
 
 
+class _Beams(NamedTuple):
+    """Beams on the host, best first."""
+
+    tokens: np.ndarray  # [B, W, H, K] from the action on
+    score: np.ndarray  # [B, W]
+    log_probability: np.ndarray  # [B, W]
+    rewards: np.ndarray  # [B, W, H] discounted
+    value: np.ndarray  # [B, W] discounted
+
+
 class TrajectoryAgent:
     """See the module. `quantiles [2, 101]` are those of the recorded returns and drawdowns."""
 
@@ -77,20 +88,24 @@ class TrajectoryAgent:
             )
         self.weights, self.tokeniser, self.quantiles = weights, tokeniser, quantiles
         self.plan = plan_of(config, self.shape, self.layout)
-        centres = tokeniser.centres(self.shape.classes)  # [K + 1, C]
         spread = quantiles[0, 84] - quantiles[0, 16]  # two deviations of a normal
         self._scales = Scales(
             tf.constant(valid_tokens(self.layout, tokeniser, config.bins)),
-            tf.constant(centres[self.layout.reward]),
-            tf.constant(centres[self.layout.slots]),
+            tf.constant(tokeniser.means(self.layout.reward, self.shape.classes)),
+            tf.constant(tokeniser.means(self.layout.slots, self.shape.classes)),
             tf.constant(np.float32(spread / 2.0 if spread > 0 else 1.0)),
+            tf.constant(np.float32(np.interp(config.target or 0.0, GRID, quantiles[0]))),
         )
         self._flat = tf.constant(weights)
         self.target = self._target_tokens()
 
     def _target_tokens(self) -> np.ndarray:
-        """The tokens `[G]` of what is asked for; unknown where nothing is."""
-        asked = [self.config.target, self.config.target_drawdown][: self.layout.given]
+        """The tokens `[G]` of what is asked for; unknown where nothing is.
+
+        A search that asks how likely a plan makes the target must not be told that it comes true.
+        """
+        weighed = self.plan.horizon > 0 and self.plan.score == "target"
+        asked = [None if weighed else self.config.target, self.config.target_drawdown][: self.layout.given]
         tokens = np.full(self.layout.given, self.shape.unknown, np.int32)
         for place, quantile in enumerate(asked):
             if quantile is not None:
@@ -149,14 +164,9 @@ class TrajectoryAgent:
         assert isinstance(state, dict)
         now: dict[str, np.ndarray] = {name: np.array(values) for name, values in state.items()}
         layout, batch = self.layout, len(observation)
-        columns = range(layout.given, layout.first_action)
-        tokens = self.tokeniser.encode(observation, columns).tokens  # [B, N]
-        outside = (observation < self.tokeniser.low[columns.start : columns.stop]) | (
-            observation > self.tokeniser.high[columns.start : columns.stop]
-        )
-        row = np.full((batch, layout.slots), self.shape.unknown, np.int32)
-        row[:, : layout.given] = self.target
-        row[:, layout.given : layout.first_action] = tokens
+        seen = slice(layout.given, layout.first_action)
+        outside = (observation < self.tokeniser.low[seen]) | (observation > self.tokeniser.high[seen])
+        row = self._begin(observation)
         info: dict[str, np.ndarray] = {}
         due = now["left"] == 0
         if due.any():
@@ -173,19 +183,23 @@ class TrajectoryAgent:
             said | {"clipped": outside.sum(axis=1).astype(np.float32)} | info,
         )
 
-    def _plan(
-        self, row: np.ndarray, state: dict[str, np.ndarray], due: np.ndarray, seed: int
-    ) -> dict[str, np.ndarray]:
-        """Searches for all, and puts the plans of those that are `due` into their queues."""
-        layout, batch, plan = self.layout, len(row), self.plan
-        prefix = np.concatenate([state["past"], row[:, None]], axis=1)  # [B, C + 1, K]
-        prefix[np.arange(batch), state["count"]] = row
-        length = (state["count"] * layout.slots + layout.first_action).astype(np.int32)
-        beams = searcher(plan, compiled=self.config.compile)(
+    def _begin(self, observation: np.ndarray) -> np.ndarray:
+        """The tokens `[B, K]` of transitions that have just begun: what is asked for, and what is seen."""
+        layout = self.layout
+        row = np.full((len(observation), layout.slots), self.shape.unknown, np.int32)
+        row[:, : layout.given] = self.target
+        columns = range(layout.given, layout.first_action)
+        row[:, layout.given : layout.first_action] = self.tokeniser.encode(observation, columns).tokens
+        return row
+
+    def _search(self, plan: Plan, prefix: np.ndarray, length: np.ndarray, seed: int, jit: bool) -> _Beams:
+        """The beams of `plan` from `prefix [B, P, K]`, of which `length [B]` tokens count."""
+        layout = self.layout
+        beams = searcher(plan, compiled=jit)(
             self._flat,
             tf.constant(prefix),
-            tf.constant(length),
-            tf.constant(np.tile(self.target, (batch, 1))),
+            tf.constant(length.astype(np.int32)),
+            tf.constant(np.tile(self.target, (len(prefix), 1))),
             self._scales,
             tf.constant(rng.key(seed)),
         )
@@ -193,29 +207,145 @@ class TrajectoryAgent:
         horizon = max(1, plan.horizon)
         whole = np.zeros((*tokens.shape[:2], horizon * layout.slots), np.int32)
         whole[..., : tokens.shape[2]] = tokens
-        # From the action on: the first M of each transition are its action.
-        whole = whole.reshape(*tokens.shape[:2], horizon, layout.slots)
-        actions = whole[..., : layout.action]  # [B, W, H, M]
+        return _Beams(
+            # From the action on: the first M of each transition are its action.
+            whole.reshape(*tokens.shape[:2], horizon, layout.slots),
+            beams.score.numpy(),
+            beams.log_probability.numpy(),
+            beams.measures["rewards"].numpy(),
+            beams.measures["value"].numpy(),
+        )
+
+    def _prefix(self, row: np.ndarray, state: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """Past and present as `[B, C + 1, K]`, and how many tokens stand before the action `[B]`."""
+        start = forecast.Start(state["past"], state["count"], row)
+        prefix, kept = forecast.prefix_of(start, self.config.context, self.shape.unknown)
+        return prefix, kept * self.layout.slots + self.layout.first_action
+
+    def _plan(
+        self, row: np.ndarray, state: dict[str, np.ndarray], due: np.ndarray, seed: int
+    ) -> dict[str, np.ndarray]:
+        """Searches for all, and puts the plans of those that are `due` into their queues."""
+        layout, plan = self.layout, self.plan
+        found = self._search(plan, *self._prefix(row, state), seed, self.config.compile)
         every = self.config.plan_every if plan.horizon else 1
-        state["queue"][due, -every:] = actions[due, 0, :every]
+        state["queue"][due, -every:] = found.tokens[due, 0, :every, : layout.action]
         state["left"][due] = every
-        rewards, value = beams.measures["rewards"].numpy(), beams.measures["value"].numpy()
-        state["said"][due, 0] = (rewards[:, 0].sum(axis=-1) + value[:, 0])[due]
-        state["said"][due, 1] = beams.log_probability.numpy()[due, 0]
+        state["said"][due, 0] = (found.rewards[:, 0].sum(axis=-1) + found.value[:, 0])[due]
+        state["said"][due, 1] = found.log_probability[due, 0]
         if plan.horizon == 0:
             return {}
-        observed = whole[:, 0, :-1, layout.slots - layout.observation :]  # [B, H - 1, N]
+        observed = found.tokens[:, 0, :-1, layout.slots - layout.observation :]  # [B, H - 1, N]
+        actions = self._planned(found)  # [B, W, H, *action]
         return {
-            "plan": self._actions(actions[:, 0].reshape(-1, layout.action)).reshape(
-                batch, horizon, *(self.spaces.action.shape or ())
-            ),
+            "plan": actions[:, 0],
             "plan_observation": self.tokeniser.decode(observed, range(layout.given, layout.first_action)),
-            "plan_reward": rewards[:, 0] / plan.discount ** np.arange(horizon),
-            "beam_scores": beams.score.numpy(),
-            "beam_actions": self._actions(actions.reshape(-1, layout.action)).reshape(
-                *actions.shape[:3], *(self.spaces.action.shape or ())
-            ),
+            "plan_reward": found.rewards[:, 0] / plan.discount ** np.arange(plan.horizon),
+            "beam_scores": found.score,
+            "beam_actions": actions,
         }
+
+    def _planned(self, found: _Beams) -> np.ndarray:
+        """The actions `[B, W, H, *action]` of beams."""
+        tokens = found.tokens[..., : self.layout.action]
+        actions = self._actions(tokens.reshape(-1, self.layout.action))
+        return actions.reshape(*tokens.shape[:3], *(self.spaces.action.shape or ()))
+
+    def forecast(
+        self,
+        observation: np.ndarray,
+        state: State,
+        actions: np.ndarray | None,
+        *,
+        horizon: int,
+        samples: int,
+        seed: int,
+    ) -> np.ndarray:
+        """Sampled rewards `[B, M, H]`; see `models.agent.Forecaster` and `models.trajectory.forecast`.
+
+        Without `actions` each path follows the plan that `act` would follow, and beyond it does what
+        promises most one step ahead; planning anew with all beams at each step of each path would take
+        minutes. In the mode `condition` it is exactly what the agent would do. Consumes `seed`.
+        """
+        assert isinstance(state, dict)
+        past: dict[str, np.ndarray] = {name: np.array(values) for name, values in state.items()}
+        start = forecast.Start(past["past"], past["count"], self._begin(observation))
+        return forecast.sample(
+            self._flat,
+            start,
+            self._own_actions(observation, state, seed) if actions is None else self._held_actions(actions),
+            self.tokeniser,
+            self._scales.valid,
+            self.shape,
+            self.layout,
+            horizon=horizon,
+            samples=samples,
+            seed=seed,
+        )
+
+    def _held_actions(self, actions: np.ndarray) -> forecast.Decide:
+        """The given actions `[B, H, *action]`, on every path."""
+        layout = self.layout
+        columns = range(layout.first_action, layout.reward)
+        tokens = self.tokeniser.encode(actions.reshape(*actions.shape[:2], layout.action), columns).tokens
+
+        def decide(prefix: np.ndarray, length: np.ndarray, step: int) -> np.ndarray:
+            return np.repeat(tokens[:, step], len(prefix) // len(tokens), axis=0)
+
+        return decide
+
+    def _own_actions(self, observation: np.ndarray, state: State, seed: int) -> forecast.Decide:
+        """What the agent would do on every path: its plan, then one step ahead at a time."""
+        decided = self.act(observation, state, seed=seed).state
+        assert isinstance(decided, dict)
+        now: dict[str, np.ndarray] = {name: np.array(values) for name, values in decided.items()}
+        first = self.config.plan_every - now["left"] - 1  # [B] place in the queue of the action taken now
+        short = self.plan if self.plan.horizon == 0 else self.plan._replace(horizon=1, width=1)
+
+        def decide(prefix: np.ndarray, length: np.ndarray, step: int) -> np.ndarray:
+            paths = len(prefix) // len(observation)
+            at = np.minimum(first + step, self.config.plan_every - 1)
+            planned = np.repeat(now["queue"][np.arange(len(at)), at], paths, axis=0)  # [R, M]
+            known = np.repeat(step <= now["left"], paths)
+            if known.all():
+                return planned
+            found = self._search(short, prefix, length, rng.derive(seed, "decide", step), jit=False)
+            ahead = found.tokens[:, 0, 0, : self.layout.action]
+            return np.where(known[:, None], planned, ahead)
+
+        return decide
+
+    def explain(
+        self, observation: np.ndarray, state: State, *, seed: int
+    ) -> dict[str, dict[str, np.ndarray]]:
+        """The beams and the attention of one decision, for `observation [1, D]`.
+
+        `beams`: `rewards [W, H]`, `actions [W, H, *action]`, `score [W]`, `log_probability [W]`, best first,
+        even where an earlier plan is still being followed; a Decision Transformer has none.
+        `attention`: `weight [D]`, how much the token from which the action is read looked at each number
+        of the observations, past ones included, averaged over layers and heads. The rest of the attention
+        went to targets and actions. Attention is not influence: it says where the network looked, not what
+        it made of it.
+        """
+        assert isinstance(state, dict)
+        layout = self.layout
+        past: dict[str, np.ndarray] = {name: np.array(values) for name, values in state.items()}
+        prefix, length = self._prefix(self._begin(observation), past)
+        weights = gpt.unflatten(self._flat, self.shape)
+        seen = gpt.trunk(weights, gpt.embed(weights, tf.constant(prefix), self.shape), self.shape)
+        shares = np.mean([layer.numpy() for layer in seen.attention], axis=(0, 2))  # [1, S, S]
+        looked = shares[0, length[0] - 1].reshape(-1, layout.slots).sum(axis=0)  # [K]
+        kinds = {"attention": {"weight": looked[layout.given : layout.first_action]}}
+        if self.plan.horizon > 0:
+            found = self._search(self.plan, prefix, length, seed, self.config.compile)
+            alive = found.score[0] > 0.5 * DEAD
+            kinds["beams"] = {
+                "rewards": found.rewards[0, alive] / self.plan.discount ** np.arange(self.plan.horizon),
+                "actions": self._planned(found)[0, alive],
+                "score": found.score[0, alive],
+                "log_probability": found.log_probability[0, alive],
+            }
+        return kinds
 
     def _remember(self, row: np.ndarray, state: dict[str, np.ndarray]) -> None:
         """Appends a transition; the oldest whole one makes room."""
@@ -235,23 +365,6 @@ class TrajectoryAgent:
         if isinstance(space, gymnasium.spaces.Box):
             shaped = np.clip(shaped, space.low, space.high)
         return shaped.astype(space.dtype)
-
-    def attention(self, observation: np.ndarray) -> np.ndarray:
-        """Which inputs the choice of an action looks at: mean attention `[B, K]` of first steps, by slot.
-
-        Averaged over layers and heads, at the token that the action is read from. Attention is not
-        influence: it says where the network looked, not what it made of it.
-        """
-        layout = self.layout
-        row = np.full((len(observation), 1, layout.slots), self.shape.unknown, np.int32)
-        row[:, 0, : layout.given] = self.target
-        columns = range(layout.given, layout.first_action)
-        row[:, 0, layout.given : layout.first_action] = self.tokeniser.encode(observation, columns).tokens
-        weights = gpt.unflatten(self._flat, self.shape)
-        seen = gpt.trunk(weights, gpt.embed(weights, tf.constant(row), self.shape), self.shape)
-        shares = np.mean([layer.numpy() for layer in seen.attention], axis=(0, 2))  # [B, K, K]
-        looked: np.ndarray = shares[:, layout.first_action - 1]
-        return looked
 
     def digest(self) -> str:
         """A name for exactly these weights."""

@@ -52,8 +52,8 @@ class Config(configuration.Config):
     gradient_clip: Annotated[float, Above(0)] = 1.0
     """Largest global norm of a gradient."""
     action_weight: Annotated[float, AtLeast(0)] = 5.0
-    reward_weight: Annotated[float, AtLeast(0)] = 1.0
-    value_weight: Annotated[float, AtLeast(0)] = 1.0
+    reward_weight: Annotated[float, AtLeast(0)] = 10.0
+    value_weight: Annotated[float, AtLeast(0)] = 10.0
     """Weights of these tokens in the loss; an observation's is 1."""
 
     discount: Annotated[float, Between(0, 1, open_low=True)] = 0.97
@@ -78,15 +78,17 @@ class Config(configuration.Config):
     """Only the likeliest actions, up to this probability together, are tried."""
     observation_top_k: Annotated[int, AtLeast(1)] = 1
     """Observation tokens are drawn from this many; 1 takes the likeliest."""
-    beam_score: Literal["return", "log_probability", "mixture"] = "return"
-    likelihood_weight: Annotated[float, AtLeast(0)] = 0.1
-    """Of `mixture`: return (in units of the recorded returns' deviation) plus this times log-probability."""
+    beam_score: Literal["return", "log_probability", "mixture", "target"] = "mixture"
+    """What ranks the beams: the foreseen return; imitation; both; or how likely the target becomes."""
+    likelihood_weight: Annotated[float, AtLeast(0)] = 0.03
+    """Of `mixture`: return (in units of the recorded returns' deviation) plus this times log-probability;
+    of `target` likewise, after the log-likelihood of the target. 0 trusts the model wherever it goes."""
     decode: Literal["expectation", "quantile"] = "expectation"
     """How a distribution over reward or value tokens becomes a number."""
     decode_quantile: Annotated[float, Share] = 0.5
 
-    compile: bool = True
-    """Compile the update and the plan with XLA."""
+    compile: bool = False
+    """Compile the plan with XLA: it then takes a third of the time, but first about 10 s of compiling."""
     checkpoint_updates: Annotated[int, AtLeast(1)] = 200
     """Updates between two checkpoints; does not change the result."""
     log_updates: Annotated[int, AtLeast(1)] = 20
@@ -102,6 +104,8 @@ class Config(configuration.Config):
             )
         if self.mode == "condition" and self.target is None:
             raise ValueError("target: None is not allowed; mode 'condition' needs a quantile in [0, 1]")
+        if self.beam_score == "target" and self.target is None:
+            raise ValueError("target: None is not allowed; beam_score 'target' needs a quantile in [0, 1]")
         if self.target_drawdown is not None and not self.drawdown_token:
             raise ValueError(
                 f"target_drawdown: {self.target_drawdown!r} is not allowed; it must be null without "
@@ -110,7 +114,7 @@ class Config(configuration.Config):
 
     @classmethod
     def nano(cls) -> Config:
-        """The same code in seconds: for tests. XLA would take longer to compile than to run."""
+        """The same code in seconds: for tests."""
         return cls(
             env_steps=256,
             updates=12,
@@ -127,7 +131,6 @@ class Config(configuration.Config):
             plan_every=1,
             beam_width=2,
             beam_expand=2,
-            compile=False,
             checkpoint_updates=3,
             log_updates=3,
         )

@@ -3,6 +3,13 @@
 The return of a plan of H transitions is sum_k d^k r_k + d^H V, with reward and value decoded from the whole
 distribution over their tokens (Janner et al. 2021, section 3.3, "offline reinforcement learning"). The
 book's chapter scores by log-probability and weighs by return; that is `mixture`.
+
+A Decision Transformer imitates whoever reached the target, habits included: where everybody holds on, it
+holds on. The score `target` asks instead how likely a plan makes the target: by Bayes log p(plan | target)
+is log p(target | plan) + log p(plan) and a constant. The first is taken as that of a normal with the mean
+that the network foresees and the deviation of the recorded returns: with a variance of each plan's own the
+widest bet comes nearest to any far target, whichever way it goes. The second is weighted
+(`likelihood_weight`).
 """
 
 from __future__ import annotations
@@ -13,7 +20,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from models.planning.beam import Beams, Slot, Start, beam_search
-from models.trajectory import gpt
+from models.trajectory import gpt, keyvalue
 from models.trajectory.data import Layout
 
 
@@ -46,16 +53,17 @@ class Plan(NamedTuple):
         """How each slot of a transition is found, beginning with the action."""
         if self.horizon == 0:
             return (Slot("draw"),) * self.layout.action
-        rest = Slot("draw", sample=True, cdf=self.action_cdf)
+        rest = Slot("draw", sample=True, cdf=self.action_cdf, measured=False)
         several = self.observation_top_k > 1
         observation = Slot("draw", sample=several, top_k=self.observation_top_k if several else None)
         return (
-            Slot("branch", cdf=self.action_cdf),
+            Slot("branch", cdf=self.action_cdf, measured=False),
             *(rest,) * (self.layout.action - 1),
             Slot("draw"),  # the reward
             Slot("given", prune=True),  # the value has just been read
-            *(Slot("given"),) * (self.layout.given - 1),
-            *(observation,) * self.layout.observation,
+            *(Slot("given", measured=False),) * (self.layout.given - 1),
+            observation,  # or the end of the episode
+            *(observation._replace(measured=False),) * (self.layout.observation - 1),
         )
 
 
@@ -63,18 +71,19 @@ class Scales(NamedTuple):
     """What tokens are worth: arrays, so that they do not compile anew."""
 
     valid: Any  # [K, C] bool
-    reward: Any  # [C] centres
+    reward: Any  # [C] mean of each cell
     value: Any  # [C]
     deviation: Any  # [] of the recorded returns
+    target: Any  # [] return that is asked for; nothing but the score `target` reads it
 
 
-def decode(logits: tf.Tensor, centres: tf.Tensor, quantile: float | None) -> tf.Tensor:
+def decode(logits: tf.Tensor, means: tf.Tensor, quantile: float | None) -> tf.Tensor:
     """A distribution over tokens `[..., C]` as a number: its mean, or its `quantile`."""
     shares = tf.nn.softmax(logits, axis=-1)
     if quantile is None:
-        return tf.reduce_sum(shares * centres, axis=-1)
+        return tf.reduce_sum(shares * means, axis=-1)
     reached = tf.cast(tf.cumsum(shares, axis=-1) >= quantile - 1e-6, tf.int32)
-    return tf.gather(centres, tf.argmax(reached, axis=-1))
+    return tf.gather(means, tf.argmax(reached, axis=-1))
 
 
 def search(
@@ -87,7 +96,7 @@ def search(
     """
     shape, layout = plan.shape, plan.layout
     weights = gpt.unflatten(flat, shape)
-    prefix = gpt.read_prefix(weights, tokens, length, scales.valid, shape)
+    prefix = keyvalue.read_prefix(weights, tokens, length, scales.valid, shape)
     batch, rows = tokens.shape[0], tokens.shape[0] * plan.width
     stop = shape.bins
 
@@ -95,19 +104,20 @@ def search(
         return (layout.first_action + place) % layout.slots
 
     def cached(state: Any, tokens: tf.Tensor, place: tf.Tensor) -> Any:
-        return gpt.step(weights, prefix, state, tokens, place, slot_of(place), scales.valid, shape)
+        return keyvalue.step(weights, prefix, state, tokens, place, slot_of(place), scales.valid, shape)
 
     def recomputed(state: Any, tokens: tf.Tensor, place: tf.Tensor) -> Any:
-        return gpt.full_step(weights, state, length, tokens, place, slot_of(place), scales.valid, shape)
+        return keyvalue.full_step(weights, state, length, tokens, place, slot_of(place), scales.valid, shape)
 
     def measure(measures: Any, logits: tf.Tensor, tokens: tf.Tensor, place: tf.Tensor) -> Any:
         if plan.horizon == 0:
             return measures
         slot, number = slot_of(place), (layout.first_action + place) // layout.slots
         factor = tf.pow(plan.discount, tf.cast(number, tf.float32))
-        gained = factor * measures["live"] * decode(logits, scales.reward, plan.quantile)  # [B, R]
+        scale = factor * measures["live"]
+        gained = scale * decode(logits, scales.reward, plan.quantile)  # [B, R]
         earns = (tf.range(plan.horizon) == number) & (slot == layout.reward)  # [H]
-        value = factor * measures["live"] * decode(logits, scales.value, plan.quantile)
+        value = scale * decode(logits, scales.value, plan.quantile)
         stopped = (slot == layout.given) & (tokens == stop)
         return {
             "rewards": tf.where(earns, gained[..., None], measures["rewards"]),
@@ -121,9 +131,12 @@ def search(
         total = tf.reduce_sum(measures["rewards"], axis=-1) + measures["value"]
         if plan.score == "return":
             return total
+        if plan.score == "target":
+            missed = (scales.target - total) / scales.deviation
+            return -0.5 * tf.square(missed) + plan.likelihood_weight * log_probability
         return total / scales.deviation + plan.likelihood_weight * log_probability
 
-    state: Any = gpt.empty_cache(rows, max(1, plan.steps - 1), shape)
+    state: Any = keyvalue.empty_cache(rows, max(1, plan.steps - 1), shape)
     if not plan.cached:
         written = tf.reshape(tokens, (batch, -1))
         written = tf.pad(written, ((0, 0), (0, shape.length - written.shape[1])))
@@ -146,7 +159,7 @@ def search(
         seed=seed,
         pattern=plan.pattern,
         measure=measure,
-        reorder=gpt.reorder if plan.cached else lambda state, rows: tf.gather(state, rows),
+        reorder=keyvalue.reorder if plan.cached else lambda state, rows: tf.gather(state, rows),
         given=lambda place: tf.gather(target, tf.minimum(slot_of(place), layout.given - 1), axis=1),
     )
 

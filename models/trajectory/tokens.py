@@ -6,6 +6,9 @@ cut at order statistics, centre half way. Where a value fills a bin or more by i
 clipped feature) those cuts coincide and the reference decodes it wrongly; such an *atom* gets a cell that
 holds exactly this value. A column with no more distinct values than bins consists of atoms alone, so that
 discrete actions come back exactly.
+
+Expected values use the *mean* of what was fitted into each cell. Half way between the ends of an outermost
+cell lies a number that fat tails push far beyond what usually falls there.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ class Cells(NamedTuple):
 
     starts: np.ndarray  # [V'] float64; a cell reaches to the next start
     centres: np.ndarray  # [V'] float64
+    means: np.ndarray  # [V'] float64, of the values that were fitted
 
 
 class Encoded(NamedTuple):
@@ -40,7 +44,7 @@ def fit_column(values: np.ndarray, bins: int, method: Method = "quantile") -> Ce
         raise ValueError(f"a column of {values.size} values must be finite and not empty to be cut into bins")
     distinct, counts = np.unique(values, return_counts=True)
     if len(distinct) <= bins:
-        return _cells(distinct, np.empty(0), np.empty(0))
+        return Cells(distinct, distinct, distinct)
     frequent = np.flatnonzero(counts * bins >= len(values))
     # An atom may cut a bin in two, so each takes two cells of the budget; the most frequent go first.
     frequent = frequent[np.argsort(-counts[frequent], kind="stable")][: (bins - 1) // 2]
@@ -51,11 +55,14 @@ def fit_column(values: np.ndarray, bins: int, method: Method = "quantile") -> Ce
         cuts = np.linspace(rest[0], rest[-1], number + 1)
     else:
         cuts = np.append(rest[np.arange(number) * len(rest) // number], rest[-1])
-    return _cells(atoms, np.unique(cuts), rest)
+    return _with_means(*_cells(atoms, np.unique(cuts), rest), values)
 
 
-def _cells(atoms: np.ndarray, cuts: np.ndarray, rest: np.ndarray) -> Cells:
-    """Bins between `cuts`, interrupted by `atoms`; a piece beside an atom that holds no data is dropped."""
+def _cells(atoms: np.ndarray, cuts: np.ndarray, rest: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Starts and centres of bins between `cuts`, interrupted by `atoms`.
+
+    A piece beside an atom that holds no data is dropped.
+    """
     cells = [(atom, atom) for atom in atoms]
     edges = list(itertools.pairwise(cuts)) or [(cut, cut) for cut in cuts]
     for low, high in edges:
@@ -68,7 +75,17 @@ def _cells(atoms: np.ndarray, cuts: np.ndarray, rest: np.ndarray) -> Cells:
     starts, centres = np.array(sorted(cells)).T
     # In floating point the middle of two neighbours may be either of them.
     below_next = np.append(np.nextafter(starts[1:], -np.inf), np.inf)
-    return Cells(starts, np.clip(centres, starts, below_next))
+    return starts, np.clip(centres, starts, below_next)
+
+
+def _with_means(starts: np.ndarray, centres: np.ndarray, values: np.ndarray) -> Cells:
+    """The cells; one that holds none of `values [N]` has its centre for a mean."""
+    found = np.maximum(np.searchsorted(starts, values, side="right") - 1, 0)
+    counts = np.bincount(found, minlength=len(starts))
+    sums = np.bincount(found, weights=values, minlength=len(starts))
+    # An atom is no average of itself: a sum of many rounds.
+    means = np.where((counts > 0) & (starts != centres), sums / np.maximum(counts, 1), centres)
+    return Cells(starts, centres, means)
 
 
 class Tokeniser:
@@ -99,7 +116,7 @@ class Tokeniser:
             if len(known) > bins:
                 raise ValueError(f"column {place} has {len(known)} exact values, more than {bins} bins")
             numbers = np.array(sorted(known), np.float64)
-            columns.append(Cells(numbers, numbers))
+            columns.append(Cells(numbers, numbers, numbers))
             low[place], high[place] = numbers[0], numbers[-1]
         return cls(columns, low, high)
 
@@ -124,12 +141,11 @@ class Tokeniser:
             values[..., place] = centres[np.minimum(tokens[..., place], len(centres) - 1)]
         return values
 
-    def centres(self, width: int) -> np.ndarray:
-        """All centres, zero where a column has fewer than `width` cells: float32 `[K, width]`."""
-        table = np.zeros((len(self.columns), width), np.float32)
-        for place, column in enumerate(self.columns):
-            table[place, : len(column.centres)] = column.centres
-        return table
+    def means(self, column: int, width: int) -> np.ndarray:
+        """The means of a column's cells, zero beyond them: float32 `[width]`."""
+        found = np.zeros(width, np.float32)
+        found[: self.counts[column]] = self.columns[column].means
+        return found
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Everything, as named arrays."""
@@ -137,6 +153,7 @@ class Tokeniser:
             "counts": self.counts.astype(np.int64),
             "starts": np.concatenate([column.starts for column in self.columns]),
             "centres": np.concatenate([column.centres for column in self.columns]),
+            "means": np.concatenate([column.means for column in self.columns]),
             "low": self.low,
             "high": self.high,
         }
@@ -145,8 +162,8 @@ class Tokeniser:
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Tokeniser:
         """The tokeniser that `arrays` describes."""
         cuts = np.cumsum(arrays["counts"])[:-1]
-        parts = zip(np.split(arrays["starts"], cuts), np.split(arrays["centres"], cuts), strict=True)
-        return cls([Cells(*part) for part in parts], arrays["low"], arrays["high"])
+        parts = (np.split(arrays[name], cuts) for name in Cells._fields)
+        return cls([Cells(*part) for part in zip(*parts, strict=True)], arrays["low"], arrays["high"])
 
 
 def expectation(probabilities: np.ndarray, centres: np.ndarray) -> np.ndarray:

@@ -21,7 +21,7 @@ from models import agent as storage
 from models import checkpoint, configuration, rng
 from models.curve import Curve, Log
 from models.trajectory import agent as acting
-from models.trajectory import behaviours, gpt
+from models.trajectory import behaviours, gpt, learning
 from models.trajectory.config import Config
 from models.trajectory.data import (
     Layout,
@@ -98,9 +98,9 @@ class _Run:
         )
         weights = gpt.initial(self.shape, rng.derive(seed, "weights")) if earlier is None else earlier.weights
         zeros = tf.zeros(gpt.size(self.shape))
-        self.learner = gpt.Learner(tf.constant(weights), zeros, zeros, tf.constant(0))
+        self.learner = learning.Learner(tf.constant(weights), zeros, zeros, tf.constant(0))
         self.updates_done = 0
-        schedule = gpt.Schedule(
+        schedule = learning.Schedule(
             config.learning_rate,
             config.final_learning_rate,
             config.warmup_updates,
@@ -108,7 +108,7 @@ class _Run:
             config.weight_decay,
             config.gradient_clip,
         )
-        self._update = gpt.updates(self.shape, schedule, config.dropout, compiled=config.compile)
+        self._update = learning.updates(self.shape, schedule, config.dropout)
         self.identity = {
             "family": acting.FAMILY,
             "config": configuration.resolved(config),
@@ -159,7 +159,7 @@ class _Run:
         found = checkpoint.load(directory, self.identity)
         if found is None:
             return
-        self.learner = gpt.Learner(**{name: tf.constant(value) for name, value in found.arrays.items()})
+        self.learner = learning.Learner(**{name: tf.constant(value) for name, value in found.arrays.items()})
         self.updates_done = found.values["updates"]
         self.curve.restore(found.values["curve"])
 
@@ -221,7 +221,7 @@ def held_out_losses(
         target_dropout=0.0,
     )
     valid = tf.constant(valid_tokens(layout, tokeniser, shape.bins))
-    losses = gpt.evaluator(shape, compiled=False)(
+    losses = learning.evaluator(shape)(
         tf.constant(weights), tf.constant(found.inputs), tf.constant(found.labels), valid
     ).numpy()  # [K, W * T]
     counted = found.weight.reshape(-1, layout.slots).T

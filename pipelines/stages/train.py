@@ -18,6 +18,7 @@ import polars as pl
 import models
 from pipelines import experiment, jobs, layout, origins, params, stage
 from pipelines.experiment import Job
+from pipelines.stages.behaviour import learn_from
 
 NAME = "train"
 CURVE = pl.Schema({"job": pl.String, "step": pl.Int64, "metric": pl.String, "value": pl.Float64})
@@ -64,7 +65,7 @@ def train_into(folder: Path, job: Job) -> None:
 
     agent = models.train(
         job.family,
-        experiment.training_env(data, fold, scaler, job.params),
+        learn_from(job, data, fold, experiment.training_env(data, fold, scaler, job.params)),
         job.params.agents[job.family],
         seed=job.consumed_seed,
         checkpoint_dir=folder / "checkpoint",

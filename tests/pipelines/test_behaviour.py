@@ -63,11 +63,15 @@ def test_the_mixture_has_good_and_bad_and_noisy_ones() -> None:
     share = table.filter(pl.col("policy") == "flat with 0.4 noise")["action_0"].ne(2).mean()
     assert isinstance(share, float)
     assert 0.15 < share < 0.5  # two fifths of the stretches, four fifths of those not flat
-    figures = behaviour.summary(table)
-    assert figures["episodes"].sum() == table["episode"].n_unique()
-    assert (figures["q05"] <= figures["q95"]).all()
-    assert (table["reward"] < 0).any()  # data in which everybody wins had foresight
-    assert figures["mean"].min() < 0.0  # type: ignore[operator]
+    figures = behaviour.returns([table])
+    named = {name: each for name, each in figures.items() if name != "all"}
+    assert sum(each["episodes"] for each in named.values()) == table["episode"].n_unique()
+    assert all(each["q05"] <= each["median"] <= each["q95"] for each in figures.values())
+    assert figures["flat"]["mean"] == figures["flat"]["a_step"] == 0.0
+    assert min(each["mean"] for each in named.values()) < 0.0  # if everybody wins, somebody saw ahead
+    twice = behaviour.returns([table, table])
+    assert twice["all"]["episodes"] == 2 * figures["all"]["episodes"]
+    assert twice["all"]["mean"] == pytest.approx(figures["all"]["mean"])
 
 
 def test_no_policy_sees_ahead() -> None:

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from models import networks, rng
 from models.planning.beam import DEAD
-from models.trajectory import gpt
+from models.trajectory import gpt, keyvalue, learning
 from models.trajectory.data import Layout
 from models.trajectory.plan import Plan, Scales, decode, searcher
 
@@ -43,8 +43,8 @@ def test_prefix_and_cache_give_what_the_whole_gives():
 
     def run(tokens, lengths):
         parts = gpt.unflatten(tf.constant(weights), SHAPE)
-        prefix = gpt.read_prefix(parts, tokens[:, :3], lengths, VALID, SHAPE)
-        cache = gpt.empty_cache(6, 4, SHAPE)  # two beams a search
+        prefix = keyvalue.read_prefix(parts, tokens[:, :3], lengths, VALID, SHAPE)
+        cache = keyvalue.empty_cache(6, 4, SHAPE)  # two beams a search
         found = [tf.repeat(prefix.logits, 2, axis=0)]
         for place in range(4):
             at = lengths + place
@@ -52,7 +52,7 @@ def test_prefix_and_cache_give_what_the_whole_gives():
             # A step feeds one slot to all, so each search is done by itself here.
             logits, new = [], []
             for one in range(3):
-                part, cached = gpt.step(
+                part, cached = keyvalue.step(
                     parts, prefix, cache, tf.repeat(fed, 2), tf.constant(place), at[one] % 6, VALID, SHAPE
                 )
                 logits.append(part[2 * one : 2 * one + 2])
@@ -73,11 +73,13 @@ def test_padding_to_the_right_does_not_matter():
     weights, tokens = tf.constant(_weights()), _tokens()
     parts = gpt.unflatten(weights, SHAPE)
     length = tf.constant([5, 9, 14])
-    one = gpt.read_prefix(parts, tf.constant(tokens), length, VALID, SHAPE).logits.numpy()
+    one = keyvalue.read_prefix(parts, tf.constant(tokens), length, VALID, SHAPE).logits.numpy()
     other = tokens.reshape(3, 24).copy()
     for row, count in enumerate(length.numpy()):
         other[row, count:] = 3
-    two = gpt.read_prefix(parts, tf.constant(other.reshape(3, 4, 6)), length, VALID, SHAPE).logits.numpy()
+    two = keyvalue.read_prefix(
+        parts, tf.constant(other.reshape(3, 4, 6)), length, VALID, SHAPE
+    ).logits.numpy()
     np.testing.assert_array_equal(one, two)
 
 
@@ -86,14 +88,14 @@ def test_attention_is_the_shared_layer_with_the_same_weights():
     layer = networks.CausalAttention(8, 2, seed=0)
     layer.build((None, 8))
     x = tf.constant(np.random.default_rng(0).normal(size=(2, 6, 8)), tf.float32)
-    normed = gpt._normalise(x, parts["0.norm1"])
+    normed = gpt.normalise(x, parts["0.norm1"])
     # Keras kernels hold the three projections side by side, as ours do.
     layer.inputs.set_weights([parts["0.inputs"].numpy(), parts["0.inputs_bias"].numpy()])
     layer.out.set_weights([parts["0.out"].numpy(), parts["0.out_bias"].numpy()])
     expected = x + layer(normed)[0]
-    expected = expected + gpt._feed_forward(parts, 0, expected)
+    expected = expected + gpt.feed_forward(parts, 0, expected)
     seen = gpt.trunk(parts, x, SHAPE._replace(layers=1)).hidden
-    np.testing.assert_allclose(seen, gpt._normalise(expected, parts["norm"]), atol=1e-5)
+    np.testing.assert_allclose(seen, gpt.normalise(expected, parts["norm"]), atol=1e-5)
 
 
 def _plan(**changes):
@@ -109,7 +111,10 @@ def _plan(**changes):
 def test_cached_and_recomputed_beams_are_the_same(score):
     draw = np.random.default_rng(1)
     scales = Scales(
-        VALID, *(tf.constant(draw.normal(size=8), tf.float32) for _ in range(2)), tf.constant(1.0)
+        VALID,
+        *(tf.constant(draw.normal(size=8), tf.float32) for _ in range(2)),
+        tf.constant(1.0),
+        tf.constant(0.0),
     )
     tokens = draw.integers(0, 7, (2, 2, 6)).astype(np.int32)
     length, target = tf.constant([4, 10]), tf.constant([[8], [3]])
@@ -130,7 +135,7 @@ def test_cached_and_recomputed_beams_are_the_same(score):
 def test_the_return_of_a_plan_is_rewards_and_value_until_it_stops():
     draw = np.random.default_rng(1)
     reward, value = (tf.constant(draw.normal(size=8), tf.float32) for _ in range(2))
-    scales = Scales(VALID, reward, value, tf.constant(1.0))
+    scales = Scales(VALID, reward, value, tf.constant(1.0), tf.constant(0.0))
     tokens = draw.integers(0, 7, (1, 2, 6)).astype(np.int32)
     valid = VALID.copy()
     args = (tf.constant([10]), tf.constant([[8]]), scales._replace(valid=valid), tf.constant(rng.key(0)))
@@ -169,7 +174,9 @@ def test_losses_are_the_cross_entropy_and_impossible_tokens_have_none():
     logits = gpt.forward(weights, tokens, valid, SHAPE)
     assert (tf.nn.softmax(logits).numpy()[..., 5:] == 0).all()
     expected = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits).numpy()  # [B, T, K]
-    found = gpt.losses(tf.constant(weights), tf.constant(tokens), tf.constant(labels), valid, SHAPE).numpy()
+    found = learning.losses(
+        tf.constant(weights), tf.constant(tokens), tf.constant(labels), valid, SHAPE
+    ).numpy()
     np.testing.assert_allclose(found, expected.reshape(12, 6).T, atol=1e-4)
 
 
@@ -183,32 +190,32 @@ def test_dropout_keeps_the_mean_and_follows_its_seed():
 
 
 def test_the_rate_rises_then_falls_and_only_kernels_decay():
-    schedule = gpt.Schedule(1.0, 0.1, 10, 110, 0.5, 1.0)
-    rates = [float(gpt.learning_rate(count, schedule)) for count in (1, 5, 10, 60, 110, 200)]
+    schedule = learning.Schedule(1.0, 0.1, 10, 110, 0.5, 1.0)
+    rates = [float(learning.learning_rate(count, schedule)) for count in (1, 5, 10, 60, 110, 200)]
     np.testing.assert_allclose(rates, [0.1, 0.5, 1.0, 0.55, 0.1, 0.1], atol=1e-6)
-    parts = gpt.unflatten(tf.constant(gpt.decays(SHAPE)), SHAPE)
+    parts = gpt.unflatten(tf.constant(learning.decays(SHAPE)), SHAPE)
     for name, values in parts.items():
         kernel = name.split(".")[-1] in ("inputs", "out", "up", "down", "head")
         assert (values.numpy() == float(kernel)).all(), name
 
 
 def test_one_update_is_adamw():
-    schedule = gpt.Schedule(0.01, 0.01, 0, 10, 0.1, 1e9)
+    schedule = learning.Schedule(0.01, 0.01, 0, 10, 0.1, 1e9)
     weights, tokens = _weights(), _tokens()
     labels, weight = tokens % 7, np.ones((3, 4, 6), np.float32)
     weight[:, :, 0] = 0.0
     zeros = tf.zeros(gpt.size(SHAPE))
-    learner = gpt.Learner(tf.constant(weights), zeros, zeros, tf.constant(0))
-    run = gpt.updates(SHAPE, schedule, 0.0, compiled=False)
+    learner = learning.Learner(tf.constant(weights), zeros, zeros, tf.constant(0))
+    run = learning.updates(SHAPE, schedule, 0.0)
     after, metrics = run(learner, tokens[None], labels[None], weight[None], VALID, rng.key(0))
     flat = tf.constant(weights)
     with tf.GradientTape() as tape:
         tape.watch(flat)
-        each = gpt.losses(flat, tokens, labels, VALID, SHAPE)  # [K, B * T]
+        each = learning.losses(flat, tokens, labels, VALID, SHAPE)  # [K, B * T]
         loss = tf.reduce_mean(each[1:])
     gradient = tape.gradient(loss, flat).numpy()
     direction = gradient / (np.abs(gradient) + 1e-8)
-    expected = weights - 0.01 * (direction + 0.1 * gpt.decays(SHAPE) * weights)
+    expected = weights - 0.01 * (direction + 0.1 * learning.decays(SHAPE) * weights)
     sure = np.abs(gradient) > 1e-5
     np.testing.assert_allclose(after.weights.numpy()[sure], expected[sure], atol=1e-4)
     assert metrics.numpy()[0, -2] == pytest.approx(float(loss), rel=1e-5)

@@ -211,8 +211,6 @@ def test_an_agent_on_disk_decides_as_before_and_one_row_at_a_time(tmp_path, matc
     np.testing.assert_allclose(
         before.info["value"], np.concatenate([each.info["value"] for each in alone]), rtol=1e-4
     )
-    assert matched.attention(shown).shape == (5, matched.layout.slots)
-    np.testing.assert_allclose(matched.attention(shown).sum(axis=1), 1.0, rtol=1e-5)
 
 
 def test_recorded_data_are_learned_from_without_a_step(tmp_path):
