@@ -79,8 +79,7 @@ class Market:
             self.truth["filtered_mean"].to_numpy()[:, None],
             self.truth["filtered_variance"].to_numpy()[:, None],
         )
-        ledger = simulate(self.test.bars, weights, self.costs)
-        return figures(Ledger(*(part if np.ndim(part) == 0 else part[1:] for part in ledger)))
+        return figures(simulate(self.test.bars, weights, self.costs))
 
 
 def figures(ledger: Ledger) -> dict[str, float]:

@@ -151,7 +151,7 @@ def entropy(actions: Actions, head: tf.Tensor) -> tf.Tensor:
 
 
 def likeliest(actions: Actions, head: tf.Tensor) -> tf.Tensor:
-    """The code `[B, W]` of the best single action of the policy `head [B, P]`, for acting without a search."""
+    """The code `[B, W]` of the best single action of the policy `head [B, P]`, to act without a search."""
     if actions.kind == "box":
         return tf.tanh(_normal(head)[0])
     parts = tf.split(head, actions.choices, axis=-1) if actions.drawn else [head]

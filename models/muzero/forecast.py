@@ -27,9 +27,9 @@ def rewards(
     """Scaled rewards `[B, M, T]` from `window [B, H, D]` on.
 
     `codes [B, K, W]` are the first K actions; after them come the policy's likeliest ones. The reward of a
-    step is drawn from the head's own distribution, evenly over its quantiles, so that the mean of the samples is
-    close to the mean of the distribution. A model without chance outcomes has one path, and of one sample
-    it gives the expected rewards. Consumes `seed`.
+    step is drawn from the head's own distribution, evenly over its quantiles, so that the mean of the samples
+    is close to that of the distribution. A model without chance outcomes has one path, and of one sample it
+    gives the expected rewards. Consumes `seed`.
     """
     paths = samples if shape.outcomes else 1
     run = _unroller(shape, paths, codes.shape[1], horizon)
@@ -49,7 +49,7 @@ def rewards(
 
 @functools.lru_cache(maxsize=16)
 def _unroller(shape: Shape, paths: int, given: int, horizon: int) -> Any:
-    """The function `(flat [P], window [B, H, D], codes [B, given, W], seed) -> reward logits [B, P, T, R]`."""
+    """The function `(flat [P], window [B, H, D], codes [B, given, W], seed) -> logits [B, P, T, R]`."""
 
     def run(flat: tf.Tensor, window: tf.Tensor, codes: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         weights = networks.unflatten(flat, shape)
@@ -94,13 +94,15 @@ def quantile(probability: np.ndarray, bins: np.ndarray, share: np.ndarray) -> np
     mass[..., 2::2] -= 0.5 * between
     reached = mass.cumsum(axis=-1)  # [..., 2 K - 1]
     place = np.minimum((share[..., None] >= reached).sum(axis=-1), 2 * len(bins) - 2)  # [...]
-    shape = (*share.shape, 1)
-    own, end = (
-        np.take_along_axis(np.broadcast_to(part, (*share.shape, part.shape[-1])), place.reshape(shape), -1)[
-            ..., 0
-        ]
-        for part in (mass, reached)
-    )
+    own, end = _at(mass, place), _at(reached, place)
     part = np.clip((share - (end - own)) / np.maximum(own, 1e-12), 0.0, 1.0)
     left, right = bins[place // 2], bins[(place + 1) // 2]
-    return left + part * (right - left)
+    found: np.ndarray = left + part * (right - left)
+    return found
+
+
+def _at(rows: np.ndarray, place: np.ndarray) -> np.ndarray:
+    """Of `rows [..., K]`, which broadcast against `place [...]`, the element at each place."""
+    wide = np.broadcast_to(rows, (*place.shape, rows.shape[-1]))
+    found: np.ndarray = np.take_along_axis(wide, place[..., None], axis=-1)[..., 0]
+    return found

@@ -206,8 +206,8 @@ def foresee(weights: Weights, after: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 def read_outcome(weights: Weights, window: tf.Tensor, shape: Shape) -> tuple[tf.Tensor, tf.Tensor]:
     """Which outcome brought the observations `window [B, H, D]`: its code and the encoder's probabilities.
 
-    The code `[B, C]` is the one-hot of the likeliest outcome, the nearest of a fixed codebook of one-hots; its
-    gradient is that of the probabilities `[B, C]` (straight-through).
+    The code `[B, C]` is the one-hot of the likeliest outcome, the nearest of a fixed codebook of one-hots;
+    its gradient is that of the probabilities `[B, C]` (straight-through).
     """
     seen = tf.reshape(window, (-1, shape.history * shape.observation))
     logits = _dense(weights, "happened.outcome", _trunk(weights, "happened", seen, shape.blocks))

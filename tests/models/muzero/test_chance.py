@@ -19,7 +19,7 @@ SAFE, LOOK = 0, 1
 
 
 class Signal(gymnasium.Env):
-    """Take a quarter of a basis point, or look: a fair coin is shown, and naming it pays one, missing it costs one.
+    """Take a quarter of a basis point, or look at a fair coin: naming it pays one, missing it costs one.
 
     Looking is worth one to who waits for the coin and nothing to who must name it beforehand: a model in
     which the next state follows from the action shows an average of both coins.
@@ -51,7 +51,7 @@ CONFIG = {
     "updates_per_step": 0.4, "batch_size": 32, "latent": 12, "hidden": 24, "blocks": 0, "history": 1,
     "replay_capacity": 4000, "simulations": 40, "train_simulations": 32, "unroll_steps": 2, "n_step": 2,
     "discount": 0.97, "learning_rate": 1e-2, "target_period": 10, "value_bins": 21, "value_limit": 3.0,
-    "reward_bins": 21, "reward_limit": 3.0, "reanalyse_ratio": 0.0, "compile": True,
+    "reward_bins": 21, "reward_limit": 3.0, "reanalyse_ratio": 0.0,
     "dirichlet_fraction": 0.5, "dirichlet_alpha": 1.0,  # to keep looking while looking is not yet understood
 }  # fmt: skip
 

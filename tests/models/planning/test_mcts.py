@@ -67,14 +67,13 @@ POLICIES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "bar"), [("puct", 0.9), ("gumbel", 0.9)])
-def test_the_search_approaches_brute_force(name, bar):
+def test_the_search_approaches_brute_force():
     problems = Tables(200, seed=0)
     best = problems.optimum()
     gaps, hits = [], []
     for simulations in (25, 200):
         run = compiled(
-            POLICIES[name], root=problems.root(), recurrent=problems.recurrent,
+            POLICIES["puct"], root=problems.root(), recurrent=problems.recurrent,
             simulations=simulations, max_depth=HORIZON, discount=DISCOUNT,
         )  # fmt: skip
         found = run(seed=rng.key(1))
@@ -86,7 +85,7 @@ def test_the_search_approaches_brute_force(name, bar):
         assert int(tf.reduce_max(found.tree.depths)) > 1
         np.testing.assert_array_equal(found.tree.visits[:, 0], simulations + 1)
     assert gaps[0] > gaps[1], gaps
-    assert hits[-1] >= bar, hits
+    assert hits[-1] >= 0.9, hits
 
 
 class Critic(Tables):
@@ -102,7 +101,7 @@ class Critic(Tables):
 
 
 def test_the_agent_s_search_is_right_in_95_percent_with_200_simulations():
-    problems = Critic(400, seed=0)
+    problems = Critic(200, seed=0)
     best = problems.optimum()
     found = compiled(
         mcts.gumbel_muzero_policy, root=problems.root(), recurrent=problems.recurrent, simulations=200,
@@ -111,7 +110,7 @@ def test_the_agent_s_search_is_right_in_95_percent_with_200_simulations():
     )(seed=rng.key(1))  # fmt: skip
     along = np.asarray(trees.best_q(found.tree))
     shares = [
-        float((best.max(axis=1) - best[np.arange(400), action] < 1e-5).mean())
+        float((best.max(axis=1) - best[np.arange(200), action] < 1e-5).mean())
         for action in (np.asarray(found.action), along.argmax(axis=1))
     ]
     assert min(shares) >= 0.95, shares
@@ -121,22 +120,22 @@ def test_the_agent_s_search_is_right_in_95_percent_with_200_simulations():
 
 def test_the_best_line_by_hand():
     """Two actions; the first one's mean is spoilt by a bad continuation that its best line leaves out."""
-    following = np.array([[1, 2], [3, 4], [5, 5], [5, 5], [5, 5], [5, 5]])
-    reward = np.array([[0.0, 1.0], [3.0, -9.0], [0.0, 0.0], [0.0, 0.0], [0.0, 0.0], [0.0, 0.0]], np.float32)
+    following = np.array([[1, 2], [3, 4], [5, 5], [5, 5], [5, 5], [5, 5]], np.int32)
+    reward = np.array([[0, 1], [3, -9], [0, 0], [0, 0], [0, 0], [0, 0]], np.float32)
 
     def recurrent(params, seed, action, state):
-        step = mcts.Step(
-            tf.gather_nd(reward, tf.stack([state, action], axis=1)), tf.zeros((1, 2)), tf.zeros(1)
-        )
-        return step, tf.gather_nd(following, tf.stack([state, action], axis=1))
+        where = tf.stack([state, action], axis=1)
+        step = mcts.Step(tf.gather_nd(reward, where), tf.zeros((1, 2)), tf.zeros(1))
+        return step, tf.gather_nd(following, where)
 
-    root = mcts.Root(tf.zeros((1, 2)), tf.zeros(1), tf.zeros(1, tf.int64))
-    found = mcts.muzero_policy(root, recurrent, simulations=12, seed=rng.key(0), dirichlet_fraction=0.0,
-                               temperature=0.0, c_init=50.0)  # fmt: skip
+    policy = functools.partial(
+        mcts.muzero_policy, mcts.Root(tf.zeros((1, 2)), tf.zeros(1), tf.zeros(1, tf.int32)), recurrent,
+        seed=rng.key(0), dirichlet_fraction=0.0, temperature=0.0, c_init=50.0,
+    )  # fmt: skip
+    found = policy(simulations=12)
     assert found.root.q[0, 0] < found.root.q[0, 1]
     np.testing.assert_allclose(trees.best_q(found.tree), [[3.0, 1.0]])
-    nothing = mcts.muzero_policy(root, recurrent, simulations=1, seed=rng.key(0), dirichlet_fraction=0.0)
-    np.testing.assert_allclose(trees.best_q(nothing.tree), [[0.0, -1e9]])
+    np.testing.assert_allclose(trees.best_q(policy(simulations=1).tree), [[0.0, -1e9]])
 
 
 def test_batch_elements_do_not_influence_each_other():
