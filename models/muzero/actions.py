@@ -150,12 +150,9 @@ def entropy(actions: Actions, head: tf.Tensor) -> tf.Tensor:
     return total
 
 
-def likeliest(actions: Actions, head: np.ndarray) -> np.ndarray:
-    """The code `[B, W]` of the policy's best single action, for acting without a search."""
+def likeliest(actions: Actions, head: tf.Tensor) -> tf.Tensor:
+    """The code `[B, W]` of the best single action of the policy `head [B, P]`, to act without a search."""
     if actions.kind == "box":
-        return np.tanh(2.0 * np.tanh(0.5 * head[:, : actions.width]))
-    sizes = actions.choices if actions.drawn else (actions.width,)
-    parts = np.split(head, np.cumsum(sizes)[:-1], axis=-1)
-    return np.concatenate(
-        [np.eye(part.shape[1], dtype=np.float32)[part.argmax(axis=1)] for part in parts], axis=1
-    )
+        return tf.tanh(_normal(head)[0])
+    parts = tf.split(head, actions.choices, axis=-1) if actions.drawn else [head]
+    return tf.concat([tf.one_hot(tf.argmax(part, axis=-1), part.shape[-1]) for part in parts], axis=-1)

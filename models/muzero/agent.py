@@ -15,7 +15,7 @@ from models import agent as storage
 from models import configuration, rng
 from models.agent import Decision, Spaces, State
 from models.muzero import actions as arms
-from models.muzero import search, targets
+from models.muzero import forecast, search, targets
 from models.muzero.config import Config
 from models.muzero.networks import Shape
 
@@ -49,6 +49,7 @@ def shape_of(config: Config, spaces: Spaces) -> Shape:
         config.value_bins,
         config.reward_limit,
         config.reward_bins,
+        config.chance_outcomes,
         actions,
     )
 
@@ -68,10 +69,11 @@ class SearchAgent:
             )
         self.weights = weights  # [P]
         self._flat = tf.constant(weights)
+        self._fitting: dict[int, SearchAgent] = {}  # by size of the batch, what keeps to the budget
 
     def with_simulations(self, simulations: int) -> SearchAgent:
         """The same agent with searches of another size; 0 acts by the policy head alone."""
-        config = dataclasses.replace(self.config, simulations=simulations)
+        config = dataclasses.replace(self.config, simulations=simulations, budget_ms=None)
         return SearchAgent(config, self.spaces, self.weights, units=self.units, counters=self.counters)
 
     def within(self, milliseconds: float, *, batch_size: int = 1) -> SearchAgent:
@@ -112,17 +114,19 @@ class SearchAgent:
 
         `info`, values in the environment's rewards: `value [B]` after the search and `raw_value [B]` before
         it, `policy [B, A]`, `visits [B, A]`, `q_values [B, A]` (0 where not visited), `depth [B]`, `line
-        [B, 8]` the arm taken and then the most visited ones (-1 after the end), and, where each node draws
-        its own, `candidates [B, A, *action]`. With 0 simulations `value` and `policy` are the networks' own.
+        [B, 8]` the arm taken and then the most visited ones (-1 after the end; arms and outcomes of chance,
+        numbered after the arms, take turns), and, where each node draws its own, `candidates [B, A,
+        *action]`. With 0 simulations `value` and `policy` are the networks' own.
         """
+        if self.config.budget_ms is not None:
+            size = len(observation)
+            if size not in self._fitting:
+                self._fitting[size] = self.within(self.config.budget_ms, batch_size=size)
+            return self._fitting[size].act(observation, state, seed=seed)
         window = self.remember(observation, state)
         if self.config.simulations == 0:
             return self._by_head(window)
-        settings = search.settings_of(self.config, self.config.simulations)
-        found = run_search(
-            self.shape, settings, self._flat, window, rng.key(seed), noise=0.0, temperature=0.0,
-            compiled=self.config.compile,
-        )  # fmt: skip
+        found = self._search(window, seed)
         units = np.float32(1.0 / self.units.reward)
         info = {
             "value": found.value * units,
@@ -137,14 +141,83 @@ class SearchAgent:
             info["candidates"] = arms.decode(self.shape.actions, self.spaces.action, found.codes)
         return Decision(arms.decode(self.shape.actions, self.spaces.action, found.code), window, info)
 
+    def _search(self, window: np.ndarray, seed: int) -> search.Found:
+        settings = search.settings_of(self.config, self.config.simulations)
+        return run_search(
+            self.shape, settings, self._flat, window, rng.key(seed), noise=0.0, temperature=0.0,
+            compiled=self.config.compile,
+        )  # fmt: skip
+
     def _by_head(self, window: np.ndarray) -> Decision:
         head, value = search.reader(self.shape)(self._flat, tf.constant(window))
         value = value.numpy() / np.float32(self.units.reward)
         info = {"value": value, "raw_value": value}
         if not self.shape.actions.drawn:
             info["policy"] = tf.nn.softmax(head, axis=-1).numpy()
-        code = arms.likeliest(self.shape.actions, head.numpy())
+        code = arms.likeliest(self.shape.actions, head).numpy()
         return Decision(arms.decode(self.shape.actions, self.spaces.action, code), window, info)
+
+    def forecast(
+        self,
+        observation: np.ndarray,
+        state: State,
+        actions: np.ndarray | None,
+        *,
+        horizon: int,
+        samples: int,
+        seed: int,
+    ) -> np.ndarray:
+        """Rewards `[B, M, H]` that the model expects along `actions [B, H, *action]`.
+
+        `None` stands for the action that the search takes and then, inside the model, the policy's likeliest
+        one. Paths are drawn from the reward's distribution, and with chance outcomes from theirs; of a model
+        without them a single sample is its expectation. Consumes `seed`.
+        """
+        window = self.remember(observation, state)
+        if actions is not None:
+            codes = arms.encode(self.shape.actions, self.spaces.action, np.asarray(actions)[:, :horizon])
+        else:
+            decided = self.act(observation, state, seed=seed).action
+            codes = arms.encode(self.shape.actions, self.spaces.action, decided)[:, None]  # [B, 1, W]
+        rewards = forecast.rewards(
+            self.shape, self._flat, window, codes, horizon=horizon, samples=samples, seed=seed
+        )
+        return rewards / np.float32(self.units.reward)
+
+    def explain(
+        self, observation: np.ndarray, state: State, *, seed: int
+    ) -> dict[str, dict[str, np.ndarray]]:
+        """The search's tree for `observation [1, D]`, nodes in the order of expansion, the root first.
+
+        `tree`: `parent [N]` (-1 for the root), `action [N]` that led there (an arm, or the number of arms
+        plus an outcome of chance; -1), `visits`, `value` and `reward` in the environment's units, `prior` of
+        the action. Without a search there is nothing to show.
+        """
+        if self.config.simulations == 0:
+            return {}
+        settings = search.settings_of(self.config, self.config.simulations)
+        run = search.searcher(self.shape, settings, 1, compiled=self.config.compile, whole=True)
+        window = self.remember(observation, state)
+        _, grown = run(
+            self._flat, tf.constant(window), tf.constant(rng.key(seed)), tf.constant(0.0), tf.constant(0.0)
+        )
+        grown = type(grown)(*(part.numpy()[0] for part in grown[:-1]), ())
+        used = grown.visits > 0  # [N]
+        place = np.append(np.cumsum(used) - 1, -1)  # the root's parent, -1, stays what it is
+        units = np.float32(1.0 / self.units.reward)
+        parent, action = grown.parents[used], grown.actions[used]
+        prior = np.exp(grown.prior_logits[parent, action])
+        prior[0] = 1.0
+        return {
+            "tree": {
+                "parent": place[parent],
+                "action": action,
+                "visits": grown.visits[used],
+                "value": grown.values[used] * units,
+                "prior": prior,
+                "reward": grown.rewards[used] * units,
+            }
+        }
 
     def digest(self) -> str:
         """A name for exactly these weights."""

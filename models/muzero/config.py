@@ -40,10 +40,20 @@ class Config(configuration.Config):
     """Ends of the reward's support, after the transform h, in scaled rewards."""
     reward_bins: Annotated[int, AtLeast(3)] = 33
 
+    chance_outcomes: Annotated[int, AtLeast(0)] = 0
+    """Outcomes that the model tells apart after each action, learned from what came; the search then has
+    chance nodes (and needs `search: puct`). 0 is a model in which the next state follows from the action."""
+    chance_weight: Annotated[float, AtLeast(0)] = 1.0
+    """Of the outcomes' distribution and code in the loss."""
+
     search: Literal["gumbel", "puct"] = "gumbel"
     """Sequential Halving over improved policies, or PUCT with Dirichlet noise."""
     simulations: Annotated[int, AtLeast(0)] = 25
     """A search; 0 acts by the policy head alone."""
+    budget_ms: Annotated[float, Above(0)] | None = None
+    """Milliseconds a decision may take: the largest search of 0, 8, 16, ... 256 simulations that keeps to it
+    where it runs, measured at the first decision, in place of `simulations`. Decisions then depend on the
+    machine."""
     train_simulations: Annotated[int, AtLeast(1)] = 16
     """A search while data are gathered or analysed anew."""
     max_depth: Annotated[int, AtLeast(1)] | None = None
@@ -105,6 +115,13 @@ class Config(configuration.Config):
     """Real steps between two checkpoints; does not change the result."""
     log_steps: Annotated[int, AtLeast(1)] = 1_000
     """Real steps between two lines of metrics."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.chance_outcomes == 1:
+            raise ValueError("chance_outcomes: 1 outcome is no chance; allowed are 0 and 2 or more")
+        if self.chance_outcomes and self.search != "puct":
+            raise ValueError(f"search: {self.search!r} has no chance nodes; chance_outcomes needs 'puct'")
 
     @classmethod
     def nano(cls) -> Config:

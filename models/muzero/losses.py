@@ -30,6 +30,7 @@ class Scales(NamedTuple):
     reward: float
     consistency: float
     entropy: float
+    chance: float
 
 
 class Rates(NamedTuple):
@@ -55,17 +56,29 @@ def _agreement(guess: tf.Tensor, seen: tf.Tensor) -> tf.Tensor:
     return tf.reduce_sum(guess * seen, axis=-1)
 
 
+def _surprise(code: tf.Tensor, guessed: tf.Tensor, likely: tf.Tensor) -> tf.Tensor:
+    """How little the afterstate's logits `likely [B, C]` expected the outcome `code [B, C]`: `[B]`.
+
+    Plus the encoder's distance from the code it chose (Antonoglou et al. 2022, L^chance with beta 1).
+    """
+    code = tf.stop_gradient(code)
+    return tf.nn.softmax_cross_entropy_with_logits(code, likely) + tf.reduce_sum(
+        tf.square(code - guessed), axis=-1
+    )
+
+
 def unrolled_loss(
     online: Weights, wanted: tf.Tensor, batch: Unrolled, shape: Shape, scales: Scales
 ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
     """Every part of the loss `[B]`, by name, and the value error |v_0 - z_0| `[B]`.
 
     `wanted [B, K + 1]` are the returns. Later positions weigh 1 / K, and the gradient into each step of the
-    dynamics is halved, so that it does not grow with K (Schrittwieser et al. 2020, appendix G).
+    dynamics is halved, so that it does not grow with K (Schrittwieser et al. 2020, appendix G). With chance
+    outcomes the model is led along those that the encoder reads from what really came.
     """
     steps = batch.code.shape[1]
     nothing = tf.zeros_like(batch.importance)
-    parts = dict.fromkeys(("policy", "value", "reward", "consistency", "entropy"), nothing)
+    parts = dict.fromkeys(("policy", "value", "reward", "consistency", "entropy", "chance"), nothing)
     latent = networks.represent(online, batch.window, shape)  # [B, L]
     error = nothing
     for k in range(steps + 1):
@@ -81,8 +94,15 @@ def unrolled_loss(
         if k == 0:
             error = tf.abs(networks.to_scalar(logits, shape.value_support) - wanted[:, 0])
         if k < steps:
-            latent = networks.scale_gradient(latent, 0.5)
-            latent, logits = networks.advance(online, latent, batch.code[:, k], shape)
+            latent, code = networks.scale_gradient(latent, 0.5), batch.code[:, k]
+            if shape.outcomes:
+                latent = networks.follow(online, latent, code, shape)  # the afterstate
+                logits, likely = networks.foresee(online, latent)
+                loss = networks.scalar_loss(logits, wanted[:, k], shape.value_support)
+                parts["value"] += share * batch.value_weight[:, k] * loss
+                code, guessed = networks.read_outcome(online, batch.later[:, k], shape)
+                parts["chance"] += batch.later_weight[:, k] * _surprise(code, guessed, likely) / steps
+            latent, logits = networks.advance(online, latent, code, shape)
             loss = networks.scalar_loss(logits, batch.reward[:, k], shape.reward_support)
             parts["reward"] += batch.reward_weight[:, k] * loss / steps
             if scales.consistency > 0.0:
@@ -118,6 +138,12 @@ def update(
     target = tf.where(count % rates.target_period == 0, online, learner.target)
     metrics = {name: tf.reduce_mean(part) for name, part in parts.items()}
     metrics |= {"loss": loss, "gradient_norm": norm, "target": tf.reduce_mean(wanted)}
+    if shape.outcomes:
+        seen = tf.reshape(batch.later, (-1, shape.history, shape.observation))
+        used = tf.reduce_mean(
+            networks.read_outcome(networks.unflatten(online, shape), seen, shape)[0], axis=0
+        )
+        metrics["outcomes_used"] = tf.exp(-tf.reduce_sum(used * tf.math.log(tf.maximum(used, 1e-12))))
     return Learner(online, target, mean, square, count), error, metrics
 
 

@@ -1,5 +1,10 @@
 """Representation h, dynamics g and prediction f as functions of one flat vector of weights.
 
+With chance outcomes (Antonoglou et al. 2022) a step of the model has two halves: state and action give an
+*afterstate*, which has a value and a distribution over outcomes; afterstate and outcome give the next state
+and the reward. What happened is read from the observations that came, by an encoder that is learned with the
+rest.
+
 One vector makes clipping, Adam and the target's copy single operations, and lets a compiled search or
 update be a pure function that every training of the same sizes shares. Latents are scaled to [0, 1];
 values and rewards are distributions over bins of a squeezed scale (Schrittwieser et al. 2020, appendix F).
@@ -32,6 +37,7 @@ class Shape(NamedTuple):
     value_bins: int
     reward_limit: float
     reward_bins: int
+    outcomes: int  # chance codes; 0 is a model whose next state follows from the action
     actions: Actions
 
     @property
@@ -63,7 +69,7 @@ class Shape(NamedTuple):
             dense("encoder", self.hidden + shown, 3 * self.hidden)
         trunk("representation", self.hidden if self.encoder == "gru" else self.history * shown)
         dense("representation.latent", self.hidden, self.latent)
-        trunk("dynamics", self.latent + self.actions.width)
+        trunk("dynamics", self.latent + (self.outcomes or self.actions.width))
         dense("dynamics.latent", self.hidden, self.latent)
         dense("dynamics.reward", self.hidden, self.reward_bins)
         dense("prediction.in", self.latent, self.hidden)
@@ -72,6 +78,15 @@ class Shape(NamedTuple):
         dense("prediction.policy", self.hidden, self.actions.outputs)
         dense("consistency.in", self.latent, self.hidden)
         dense("consistency.out", self.hidden, self.latent)
+        if self.outcomes:
+            trunk("afterstate", self.latent + self.actions.width)
+            dense("afterstate.latent", self.hidden, self.latent)
+            dense("chance.in", self.latent, self.hidden)
+            sizes["chance.in.gain"] = (self.hidden,)
+            dense("chance.value", self.hidden, self.value_bins)
+            dense("chance.outcome", self.hidden, self.outcomes)
+            trunk("happened", self.history * shown)
+            dense("happened.outcome", self.hidden, self.outcomes)
         return sizes
 
     @property
@@ -80,7 +95,7 @@ class Shape(NamedTuple):
         return sum(int(np.prod(shape)) for shape in self.layout.values())
 
 
-ZERO = ("dynamics.reward", "prediction.value", "prediction.policy")
+ZERO = ("dynamics.reward", "prediction.value", "prediction.policy", "chance.value", "chance.outcome")
 """Heads that start at zero, so that an untrained model expects nothing and prefers nothing."""
 
 
@@ -167,10 +182,38 @@ def represent(weights: Weights, window: tf.Tensor, shape: Shape) -> tf.Tensor:
 def advance(
     weights: Weights, latent: tf.Tensor, code: tf.Tensor, shape: Shape
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """g: the next latent `[B, L]` and the reward's logits `[B, R]` for `latent [B, L]` and `code [B, W]`."""
+    """g: the next latent `[B, L]` and the reward's logits `[B, R]` for `latent [B, L]` and `code [B, W]`.
+
+    With chance outcomes the latent is an afterstate and the code that of an outcome, `[B, C]`.
+    """
     x = _trunk(weights, "dynamics", tf.concat([latent, code], axis=-1), shape.blocks)
     following = scale_latent(latent + _dense(weights, "dynamics.latent", x))
     return following, _dense(weights, "dynamics.reward", x)
+
+
+def follow(weights: Weights, latent: tf.Tensor, code: tf.Tensor, shape: Shape) -> tf.Tensor:
+    """The afterstate `[B, L]` of `latent [B, L]` and an action `code [B, W]`, before chance has spoken."""
+    x = _trunk(weights, "afterstate", tf.concat([latent, code], axis=-1), shape.blocks)
+    return scale_latent(latent + _dense(weights, "afterstate.latent", x))
+
+
+def foresee(weights: Weights, after: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Of afterstates `[..., L]` the value's logits `[..., V]` and those of the outcomes `[..., C]`."""
+    x = _first(weights, "chance", after)
+    return _dense(weights, "chance.value", x), _dense(weights, "chance.outcome", x)
+
+
+def read_outcome(weights: Weights, window: tf.Tensor, shape: Shape) -> tuple[tf.Tensor, tf.Tensor]:
+    """Which outcome brought the observations `window [B, H, D]`: its code and the encoder's probabilities.
+
+    The code `[B, C]` is the one-hot of the likeliest outcome, the nearest of a fixed codebook of one-hots;
+    its gradient is that of the probabilities `[B, C]` (straight-through).
+    """
+    seen = tf.reshape(window, (-1, shape.history * shape.observation))
+    logits = _dense(weights, "happened.outcome", _trunk(weights, "happened", seen, shape.blocks))
+    probability = tf.nn.softmax(logits, axis=-1)
+    code = tf.one_hot(tf.argmax(logits, axis=-1), shape.outcomes)
+    return probability + tf.stop_gradient(code - probability), probability
 
 
 def predict(weights: Weights, latent: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

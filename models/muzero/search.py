@@ -12,7 +12,7 @@ from models.muzero import actions as arms
 from models.muzero import networks
 from models.muzero.config import Config
 from models.muzero.networks import Shape, Weights
-from models.planning import mcts, selection
+from models.planning import chance, mcts, selection
 from models.planning import tree as trees
 
 
@@ -43,7 +43,7 @@ class Found(NamedTuple):
     q: tf.Tensor  # [B, A] 0 where not visited
     value: tf.Tensor  # [B] of the root after the search, under the policy to act by
     raw_value: tf.Tensor  # [B] the root's, before it
-    depth: tf.Tensor  # [B] int32 of the deepest node
+    depth: tf.Tensor  # [B] int32 of the deepest node; outcomes of chance count as steps
     line: tf.Tensor  # [B, 8] int32 the arm taken, then the most visited ones, -1 after the end
 
 
@@ -76,25 +76,56 @@ def _embedding(latent: tf.Tensor, codes: tf.Tensor, shape: Shape) -> Any:
     return (latent, codes) if shape.actions.drawn else (latent,)
 
 
+def _taken(action: tf.Tensor, embedding: Any, shape: Shape) -> tf.Tensor:
+    """The codes `[B, W]` of the arms `action [B]` of a node."""
+    if shape.actions.drawn:
+        return tf.gather(embedding[1], action, batch_dims=1)
+    return tf.one_hot(action, shape.actions.width)
+
+
+def _arrive(
+    weights: Weights, seed: Any, latent: tf.Tensor, code: tf.Tensor, shape: Shape
+) -> tuple[mcts.Step, Any]:
+    """g from `latent [B, L]` and `code`, then f."""
+    latent, reward = networks.advance(weights, latent, code, shape)
+    head, value = networks.predict(weights, latent)
+    codes, prior = arms.draw(shape.actions, head, seed)
+    step = mcts.Step(
+        networks.to_scalar(reward, shape.reward_support),
+        prior,
+        networks.to_scalar(value, shape.value_support),
+    )
+    return step, _embedding(latent, codes, shape)
+
+
 def model_of(shape: Shape) -> mcts.Recurrent:
     """g, then f, as the search calls them."""
 
     def recurrent(weights: Weights, seed: Any, action: tf.Tensor, embedding: Any) -> tuple[mcts.Step, Any]:
-        latent = embedding[0]
-        code = tf.one_hot(action, shape.actions.width)
-        if shape.actions.drawn:
-            code = tf.gather(embedding[1], action, batch_dims=1)  # [B, W]
-        latent, reward = networks.advance(weights, latent, code, shape)
-        head, value = networks.predict(weights, latent)
-        codes, prior = arms.draw(shape.actions, head, seed)
-        step = mcts.Step(
-            networks.to_scalar(reward, shape.reward_support),
-            prior,
-            networks.to_scalar(value, shape.value_support),
-        )
-        return step, _embedding(latent, codes, shape)
+        return _arrive(weights, seed, embedding[0], _taken(action, embedding, shape), shape)
 
     return recurrent
+
+
+def halves_of(shape: Shape, discount: float) -> tuple[chance.Decide, mcts.Recurrent]:
+    """The two halves of a model with chance outcomes: to the afterstate, and on from it."""
+
+    def decide(
+        weights: Weights, seed: Any, action: tf.Tensor, embedding: Any
+    ) -> tuple[chance.Afterstate, Any]:
+        after = networks.follow(weights, embedding[0], _taken(action, embedding, shape), shape)
+        value, outcomes = networks.foresee(weights, after)
+        return chance.Afterstate(outcomes, networks.to_scalar(value, shape.value_support)), (
+            after,
+            *embedding[1:],
+        )
+
+    def happen(weights: Weights, seed: Any, outcome: tf.Tensor, embedding: Any) -> tuple[mcts.Step, Any]:
+        code = tf.one_hot(outcome, shape.outcomes)
+        step, following = _arrive(weights, seed, embedding[0], code, shape)
+        return step._replace(discount=tf.fill(tf.shape(step.reward), discount)), following
+
+    return decide, happen
 
 
 @functools.lru_cache(maxsize=16)
@@ -110,68 +141,81 @@ def reader(shape: Shape) -> Any:
     return tf.function(run, input_signature=signature, autograph=False)
 
 
+def _policy(
+    weights: Weights, root: mcts.Root, shape: Shape, settings: Settings, seed: Any, noise: Any, heat: Any
+) -> mcts.SearchOutput:
+    """The search that `settings` ask for; `action_weights` are those of the arms alone."""
+    common = {
+        "params": weights,
+        "simulations": settings.simulations,
+        "seed": seed,
+        "max_depth": settings.max_depth,
+    }
+    puct = {
+        "dirichlet_fraction": noise * settings.dirichlet_fraction,
+        "dirichlet_alpha": settings.dirichlet_alpha,
+        "c_init": settings.c_init,
+        "c_base": settings.c_base,
+        "temperature": heat,
+    }
+    if shape.outcomes:
+        decide, happen = halves_of(shape, settings.discount)
+        return chance.stochastic_muzero_policy(
+            root, decide, happen, outcomes=shape.outcomes, **puct, **common
+        )
+    if settings.search == "puct":
+        return mcts.muzero_policy(root, model_of(shape), discount=settings.discount, **puct, **common)
+    return mcts.gumbel_muzero_policy(
+        root,
+        model_of(shape),
+        max_considered=settings.max_considered,
+        gumbel_scale=noise,
+        qtransform=functools.partial(
+            selection.completed_by_mixed_value,
+            value_scale=settings.value_scale,
+            whole_tree=settings.q_scale == "tree",
+        ),
+        discount=settings.discount,
+        **common,
+    )
+
+
 @functools.lru_cache(maxsize=32)
-def searcher(shape: Shape, settings: Settings, batch: int, *, compiled: bool) -> Any:
+def searcher(shape: Shape, settings: Settings, batch: int, *, compiled: bool, whole: bool = False) -> Any:
     """The function `(flat [P], window [B, H, D], seed, noise, temperature) -> Found`.
 
-    `noise` scales what is random at the root (1 to explore, 0 to act); `temperature` applies to PUCT.
+    `noise` scales what is random at the root (1 to explore, 0 to act); `temperature` applies to PUCT. `whole`
+    gives the tree too, batch first and without its embeddings.
     """
 
-    def run(flat: tf.Tensor, window: tf.Tensor, seed: tf.Tensor, noise: tf.Tensor, heat: tf.Tensor) -> Found:
+    def run(flat: tf.Tensor, window: tf.Tensor, seed: tf.Tensor, noise: tf.Tensor, heat: tf.Tensor) -> Any:
         weights = networks.unflatten(flat, shape)
         for_root, for_search = rng.split(seed, 2)
         root = root_of(weights, window, shape, for_root)
-        common = {
-            "params": weights,
-            "simulations": settings.simulations,
-            "seed": for_search,
-            "max_depth": settings.max_depth,
-            "discount": settings.discount,
-        }
-        if settings.search == "gumbel":
-            found = mcts.gumbel_muzero_policy(
-                root,
-                model_of(shape),
-                max_considered=settings.max_considered,
-                gumbel_scale=noise,
-                qtransform=functools.partial(
-                    selection.completed_by_mixed_value,
-                    value_scale=settings.value_scale,
-                    whole_tree=settings.q_scale == "tree",
-                ),
-                **common,
-            )
-        else:
-            found = mcts.muzero_policy(
-                root,
-                model_of(shape),
-                dirichlet_fraction=noise * settings.dirichlet_fraction,
-                dirichlet_alpha=settings.dirichlet_alpha,
-                c_init=settings.c_init,
-                c_base=settings.c_base,
-                temperature=heat,
-                **common,
-            )
+        found = _policy(weights, root, shape, settings, for_search, noise, heat)
+        visits = found.root.child_visits[:, : shape.actions.arms]  # [B, A]
+        q = found.root.q[:, : shape.actions.arms]
         value = found.root.value
         if settings.search == "gumbel":
             # Its visits are spread evenly over what it considered, so their mean is nobody's value.
-            seen = found.action_weights * tf.cast(found.root.child_visits > 0, tf.float32)  # [B, A]
-            value = tf.reduce_sum(seen * found.root.q, axis=-1) / tf.reduce_sum(seen, axis=-1)
+            seen = found.action_weights * tf.cast(visits > 0, tf.float32)  # [B, A]
+            value = tf.reduce_sum(seen * q, axis=-1) / tf.reduce_sum(seen, axis=-1)
         codes = (
             root.embedding[1] if shape.actions.drawn else tf.eye(shape.actions.width, batch_shape=(batch,))
         )
-        return Found(
+        said = Found(
             action=found.action,
             code=tf.gather(codes, found.action, batch_dims=1),
             policy=found.action_weights,
             codes=codes,
-            visits=found.root.child_visits,
-            q=found.root.q,
+            visits=visits,
+            q=q,
             value=value,
             raw_value=root.value,
             depth=tf.reduce_max(found.tree.depths, axis=1),
             line=trees.principal_line(found.tree, found.action, 8),
         )
+        return (said, found.tree._replace(embeddings=())) if whole else said
 
     signature = [
         tf.TensorSpec((shape.size,)),

@@ -54,7 +54,11 @@ class Run:
         self.learner = losses.Learner(flat, flat, zeros, zeros, tf.constant(0))
         self.updates_done = 0
         scales = losses.Scales(
-            config.value_weight, config.reward_weight, config.consistency_weight, config.entropy_weight
+            config.value_weight,
+            config.reward_weight,
+            config.consistency_weight,
+            config.entropy_weight,
+            config.chance_weight,
         )
         self._update = losses.updater(self.shape, scales, compiled=config.compile_update)
         self.identity = {

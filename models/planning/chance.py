@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from models import rng
 from models.planning import mcts, selection
 from models.planning.mcts import Recurrent, Root, SearchOutput, Step
 from models.planning.selection import LOW, QTransform
@@ -96,33 +97,39 @@ def stochastic_muzero_policy(
     invalid_actions: tf.Tensor | None = None,
     max_depth: int | None = None,
     qtransform: QTransform = selection.by_tree,
+    dirichlet_fraction: Any = 0.0,
+    dirichlet_alpha: float = 0.3,
     c_init: float = 1.25,
     c_base: float = 19652.0,
-    discount: Any = 1.0,
+    temperature: Any = 0.0,
 ) -> SearchOutput:
     """PUCT over decisions and expectation over chance, from decision roots; consumes `seed`.
 
-    Noise and temperature are left to the caller (`mcts.muzero_policy` shows how); the action is the most
-    visited one. `action_weights [B, A]`; the tree has A + C actions. `max_depth` counts both kinds of step.
+    Noise and temperature as in `mcts.muzero_policy`, but without either by default: the action is the most
+    visited one. `action_weights [B, A]`; the tree and its root have A + C actions. `max_depth` counts both
+    kinds of step. Time passes with an outcome, so `happen` gives the discount of its step.
     """
+    for_noise, for_search, for_action = rng.split(seed, 3)
     batch, actions = root.prior_logits.shape
     puct = functools.partial(selection.puct, qtransform=qtransform, c_init=c_init, c_base=c_base)
     choose = functools.partial(stochastic_selection, actions=actions, decision=puct)
     unreachable = tf.ones((batch, outcomes), tf.bool)
     invalid = tf.zeros((batch, actions), tf.bool) if invalid_actions is None else invalid_actions
     blocked = tf.concat([invalid, unreachable], axis=-1)
-    prior = tf.where(invalid, LOW, root.prior_logits)
+    prior = mcts.with_noise(
+        root.prior_logits, for_noise, fraction=dirichlet_fraction, alpha=dirichlet_alpha, invalid=invalid
+    )
     wide = tf.concat([tf.nn.log_softmax(prior, axis=-1), tf.fill((batch, outcomes), LOW)], axis=-1)
     found = mcts.search(
         root._replace(prior_logits=wide),
         recurrent_of(decide, happen, actions, outcomes),
         params=params,
         simulations=simulations,
-        seed=seed,
+        seed=for_search,
         invalid_actions=blocked,
         max_depth=max_depth,
         root_selection=choose,
         interior_selection=choose,
-        discount=discount,
     )
-    return found._replace(action_weights=found.action_weights[:, :actions])
+    narrow = found._replace(action_weights=found.action_weights[:, :actions])
+    return mcts.drawn_by_visits(narrow, for_action, temperature)

@@ -245,11 +245,14 @@ def muzero_policy(
     the first action wins. Consumes `seed`.
     """
     for_noise, for_search, for_action, for_ties = rng.split(seed, 4)
-    prior = _masked(root.prior_logits, invalid_actions)
-    noise = dirichlet(for_noise, prior.shape, dirichlet_alpha)  # [B, A]
-    mixed = (1.0 - dirichlet_fraction) * tf.nn.softmax(prior, axis=-1) + dirichlet_fraction * noise
-    noisy = _masked(tf.math.log(tf.maximum(mixed, 1e-30)), invalid_actions)
-    ties = 1e-7 * rng.uniform(for_ties, prior.shape) if random_ties else 0.0
+    noisy = with_noise(
+        root.prior_logits,
+        for_noise,
+        fraction=dirichlet_fraction,
+        alpha=dirichlet_alpha,
+        invalid=invalid_actions,
+    )
+    ties = 1e-7 * rng.uniform(for_ties, noisy.shape) if random_ties else 0.0
     puct = functools.partial(selection.puct, qtransform=qtransform, c_init=c_init, c_base=c_base, ties=ties)
     found = search(
         root._replace(prior_logits=noisy),
@@ -263,10 +266,25 @@ def muzero_policy(
         interior_selection=puct,
         discount=discount,
     )
+    return drawn_by_visits(found, for_action, temperature)
+
+
+def with_noise(
+    logits: tf.Tensor, seed: Any, *, fraction: Any, alpha: float, invalid: tf.Tensor | None
+) -> tf.Tensor:
+    """The root's prior `[B, A]` mixed with Dirichlet noise, as logits; consumes `seed`."""
+    prior = _masked(logits, invalid)
+    noise = dirichlet(seed, prior.shape, alpha)  # [B, A]
+    mixed = (1.0 - fraction) * tf.nn.softmax(prior, axis=-1) + fraction * noise
+    return _masked(tf.math.log(tf.maximum(mixed, 1e-30)), invalid)
+
+
+def drawn_by_visits(found: SearchOutput, seed: Any, temperature: Any) -> SearchOutput:
+    """The search with its action drawn by visits^(1 / temperature); consumes `seed`."""
     visits = tf.math.log(tf.maximum(found.action_weights, 1e-30))  # [B, A]
     heat = tf.convert_to_tensor(temperature, tf.float32)
     warmed = tf.where(found.action_weights > 0, visits / tf.maximum(heat, 1e-3), LOW)
-    drawn = rng.categorical(for_action, warmed)
+    drawn = rng.categorical(seed, warmed)
     return found._replace(action=tf.where(heat > 0.0, drawn, found.action))
 
 

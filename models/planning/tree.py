@@ -136,6 +136,32 @@ def batch_first(tree: Tree) -> Tree:
     return Tree(*tf.nest.map_structure(turn, tuple(tree)))
 
 
+def best_q(tree: Tree) -> tf.Tensor:
+    """What each action of the root is worth along the best line that its subtree holds: `[B, A]`.
+
+    A node is worth its best expanded action, or the model's value where there is none. The means that a
+    search goes by also count what it paid to explore; where transitions are certain and the model is to be
+    trusted this maximum does not. Of a learned model it is too hopeful. Actions that were never taken are
+    at -1e9. For a tree that was handed out (batch first).
+    """
+    nodes = tree.visits.shape[1]
+    inside = tf.reduce_any(tree.children != NONE, axis=-1)  # [B, N]
+    worth = tf.where(inside, -1e9, tree.raw_values)
+
+    def step(place: tf.Tensor, worth: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        q = tree.rewards[:, place] + tree.discounts[:, place] * worth[:, place]  # [B]
+        parent = tf.range(nodes) == tree.parents[:, place, None]  # [B, N], none of an empty place
+        return place - 1, tf.where(parent, tf.maximum(worth, q[:, None]), worth)
+
+    _, worth = tf.while_loop(
+        lambda place, _: place > ROOT, step, (tf.constant(nodes - 1), worth), maximum_iterations=nodes
+    )
+    children = tree.children[:, ROOT]  # [B, A]
+    reached = tree.rewards + tree.discounts * worth  # [B, N]
+    q = tf.gather(reached, tf.maximum(children, ROOT), batch_dims=1)
+    return tf.where(children != NONE, q, -1e9)
+
+
 def principal_line(tree: Tree, first: tf.Tensor, length: int) -> tf.Tensor:
     """The action taken, `first [B]`, then the most visited ones: int32 `[B, length]`, NONE after the end.
 

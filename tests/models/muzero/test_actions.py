@@ -80,7 +80,7 @@ def test_log_policy_and_entropy_are_of_a_distribution(name):
         logp = arms.log_policy(actions, head, tf.constant(codes))
         np.testing.assert_allclose(np.exp(logp).sum(axis=1), 1.0, rtol=1e-4)
         np.testing.assert_allclose(spread, -(np.exp(logp) * logp).numpy().sum(axis=1), rtol=1e-4)
-    best = arms.likeliest(actions, head.numpy())
+    best = arms.likeliest(actions, head).numpy()
     score = arms.log_policy(actions, head, tf.constant(best[:, None]))
     if actions.drawn:
         assert (score.numpy() >= logp.numpy().max(axis=1, keepdims=True) - 1e-4).all()

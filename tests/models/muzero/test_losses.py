@@ -13,7 +13,7 @@ from models.muzero.targets import Unrolled
 
 NANO = muzero.Config.nano()
 B, K = 5, NANO.unroll_steps
-SCALES = losses.Scales(0.25, 1.0, 1.0, 0.01)
+SCALES = losses.Scales(0.25, 1.0, 1.0, 0.01, 1.0)
 
 
 def _shape(space, **changes):
