@@ -20,6 +20,7 @@ class Sizes(NamedTuple):
     groups: int  # categorical variables of the stochastic state
     classes: int  # of each of them
     bins: int  # of a two-hot head
+    reach: float  # the outermost bins are symexp of it
     blocks: int  # of the recurrent matrix; 1 is a plain GRU
 
     @property
@@ -35,11 +36,11 @@ class Sizes(NamedTuple):
 
 # XS, S and M are those of the 2023 paper (Hafner et al., table B.1).
 SIZES: dict[str, Sizes] = {
-    "nano": Sizes(16, 16, 1, 4, 4, 41, 1),
-    "tiny": Sizes(64, 64, 1, 8, 8, 63, 1),
-    "XS": Sizes(256, 256, 1, 32, 32, 255, 1),
-    "S": Sizes(512, 512, 2, 32, 32, 255, 1),
-    "M": Sizes(1024, 640, 3, 32, 32, 255, 1),
+    "nano": Sizes(16, 16, 1, 4, 4, 41, 6.0, 1),
+    "tiny": Sizes(64, 64, 1, 8, 8, 63, 6.0, 1),
+    "XS": Sizes(256, 256, 1, 32, 32, 255, 20.0, 1),
+    "S": Sizes(512, 512, 2, 32, 32, 255, 20.0, 1),
+    "M": Sizes(1024, 640, 3, 32, 32, 255, 20.0, 1),
 }
 
 
@@ -51,6 +52,8 @@ class Config(configuration.Config):
     """Real steps of training."""
     warmup_steps: Annotated[int, AtLeast(1)] = 2_000
     """Steps of uniformly random actions before learning; the reward scale is measured on them."""
+    random_share: Annotated[float, Between(0, 1)] = 0.0
+    """Share of the sub-environments that go on with random actions after the warm-up."""
     replay_capacity: Annotated[int, AtLeast(2)] = 100_000
     """Rows kept; older ones are overwritten."""
     train_ratio: Annotated[float, Above(0)] = 12.0
@@ -69,6 +72,8 @@ class Config(configuration.Config):
     classes: Annotated[int | None, AtLeast(2)] = None
     bins: Annotated[int | None, AtLeast(3)] = None
     """Odd."""
+    reach: Annotated[float | None, Above(0)] = None
+    """The outermost bins of a two-hot head are symexp of this, in scaled units; what lies beyond is cut."""
     blocks: Annotated[int | None, AtLeast(1)] = None
     """Blocks of the recurrent matrix; more than one takes the block-diagonal cell of the 2024 version."""
 
@@ -89,6 +94,8 @@ class Config(configuration.Config):
     """Divergence, summed over the latents, below which neither term has a gradient."""
     unimix: Annotated[float, Between(0, 1, open_high=True)] = 0.01
     """Share of the uniform distribution in every categorical: prior, posterior and policy."""
+    reward_input: Literal["state", "deterministic"] = "state"
+    """What the reward head reads: h and z (the paper), or h alone, which knows the action, not the outcome."""
     critic: Literal["two_hot", "squared"] = "two_hot"
     """A distribution over symexp-spaced bins (V3) or a number with squared error (V2)."""
 

@@ -12,7 +12,7 @@ from models.agent import Spaces
 from models.dreamer import losses
 from models.dreamer.config import Config
 from models.dreamer.policy import Actions, actions_of
-from models.dreamer.rssm import RSSM
+from models.dreamer.rssm import RSSM, draw
 
 
 def _stack(config: Config, inputs: int, outputs: int | None, seed: int, output_scale: float) -> Any:
@@ -36,19 +36,27 @@ class ScalarHead(keras.layers.Layer):  # type: ignore[misc]  # Keras is untyped 
     begin by taking back invented rewards.
     """
 
-    def __init__(self, config: Config, kind: str, *, seed: int, **kwargs: Any) -> None:
+    def __init__(
+        self, config: Config, kind: str, *, seed: int, inputs: int | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
-        bins = config.sizes.bins
-        self.bins = scalars.symexp_bins(bins) if kind == "two_hot" else None
-        self.stack = _stack(config, config.sizes.feature, bins if kind == "two_hot" else 1, seed, 0.0)
+        sizes = config.sizes
+        self.inputs = sizes.feature if inputs is None else inputs
+        self.bins = scalars.symexp_bins(sizes.bins, sizes.reach) if kind == "two_hot" else None
+        self.stack = _stack(config, self.inputs, sizes.bins if kind == "two_hot" else 1, seed, 0.0)
         self.built = True
 
     def call(self, feature: tf.Tensor) -> tf.Tensor:
-        return self.stack(feature)  # [..., K]
+        """`[..., F]` to `[..., K]`; of a feature only the first `inputs` are read."""
+        return self.stack(feature[..., : self.inputs])
 
     def mean(self, outputs: tf.Tensor) -> tf.Tensor:
         """`outputs [..., K]` as numbers `[...]`."""
         return losses.scalar_mean(outputs, self.bins)
+
+    def sample(self, outputs: tf.Tensor, uniform: tf.Tensor) -> tf.Tensor:
+        """Numbers `[...]` drawn from a distribution over bins with `uniform [..., 1]` in [0, 1)."""
+        return tf.linalg.matvec(draw(tf.nn.softmax(outputs, axis=-1), uniform), self.bins)
 
     def loss(self, outputs: tf.Tensor, targets: list[tuple[float, tf.Tensor]]) -> tf.Tensor:
         """See `losses.scalar_loss`."""
@@ -70,7 +78,9 @@ class World(keras.layers.Layer):  # type: ignore[misc]  # Keras is untyped here
             seed=rng.derive(seed, "rssm"),
         )
         self.decoder = _stack(config, sizes.feature, inputs, rng.derive(seed, "decoder"), 1.0)
-        self.reward = ScalarHead(config, "two_hot", seed=rng.derive(seed, "reward"))
+        # Features begin with h, so that a head of that many inputs does not see z.
+        read = sizes.deterministic if config.reward_input == "deterministic" else sizes.feature
+        self.reward = ScalarHead(config, "two_hot", seed=rng.derive(seed, "reward"), inputs=read)
         self.proceed = _stack(config, sizes.feature, 1, rng.derive(seed, "continue"), 1.0)
         self.built = True
 

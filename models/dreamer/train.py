@@ -78,9 +78,11 @@ class _Run:
             first,
             rng.key(seed),
         )
-        vector = sampled.numpy()
+        vector, count = sampled.numpy(), len(observation)
+        wandering = round(self.config.random_share * count)
         if self.env_steps < self.config.warmup_steps:
-            vector = self._random(len(observation), rng.generator(self.seed, "random", step))
+            wandering = count
+        vector[:wandering] = self._random(wandering, rng.generator(self.seed, "random", step))
         h, z = latent.deterministic.numpy(), latent.stochastic.numpy()
         sizes = self.config.sizes
         classes = z.reshape(len(z), sizes.groups, sizes.classes).argmax(-1).astype(np.int16)
