@@ -76,10 +76,8 @@ class DreamerAgent:
         """Zeros, as at the start of every episode in training."""
         return blank_state(self.config, self.networks, batch_size)
 
-    def _filter(
-        self, observation: tf.Tensor, latent: Latent, action: tf.Tensor
-    ) -> tuple[Latent, tf.Tensor]:
-        """The state after `observation [B, I]`, with the likeliest z, and the posterior's logits `[B, G, K]`."""
+    def _filter(self, observation: tf.Tensor, latent: Latent, action: tf.Tensor) -> tuple[Latent, tf.Tensor]:
+        """The state after `observation [B, I]`, with the likeliest z, and logits `[B, G, K]`."""
         world = self.networks.world
         h = world.rssm.forward(latent, action)
         posterior = world.rssm.recognise(h, world.encode(observation))

@@ -36,19 +36,15 @@ class ScalarHead(keras.layers.Layer):  # type: ignore[misc]  # Keras is untyped 
     begin by taking back invented rewards.
     """
 
-    def __init__(
-        self, config: Config, kind: str, *, seed: int, inputs: int | None = None, **kwargs: Any
-    ) -> None:
+    def __init__(self, config: Config, kind: str, *, seed: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         sizes = config.sizes
-        self.inputs = sizes.feature if inputs is None else inputs
         self.bins = scalars.symexp_bins(sizes.bins, sizes.reach) if kind == "two_hot" else None
-        self.stack = _stack(config, self.inputs, sizes.bins if kind == "two_hot" else 1, seed, 0.0)
+        self.stack = _stack(config, sizes.feature, sizes.bins if kind == "two_hot" else 1, seed, 0.0)
         self.built = True
 
     def call(self, feature: tf.Tensor) -> tf.Tensor:
-        """`[..., F]` to `[..., K]`; of a feature only the first `inputs` are read."""
-        return self.stack(feature[..., : self.inputs])
+        return self.stack(feature)  # [..., K]
 
     def mean(self, outputs: tf.Tensor) -> tf.Tensor:
         """`outputs [..., K]` as numbers `[...]`."""
@@ -78,9 +74,7 @@ class World(keras.layers.Layer):  # type: ignore[misc]  # Keras is untyped here
             seed=rng.derive(seed, "rssm"),
         )
         self.decoder = _stack(config, sizes.feature, inputs, rng.derive(seed, "decoder"), 1.0)
-        # Features begin with h, so that a head of that many inputs does not see z.
-        read = sizes.deterministic if config.reward_input == "deterministic" else sizes.feature
-        self.reward = ScalarHead(config, "two_hot", seed=rng.derive(seed, "reward"), inputs=read)
+        self.reward = ScalarHead(config, "two_hot", seed=rng.derive(seed, "reward"))
         self.proceed = _stack(config, sizes.feature, 1, rng.derive(seed, "continue"), 1.0)
         self.built = True
 
@@ -102,13 +96,9 @@ class Networks(NamedTuple):
     slow: ScalarHead  # follows the critic
     actions: Actions
 
-    def trainable(self) -> list[Any]:
-        """Variables that the optimiser moves, in a fixed order."""
-        return [
-            *self.world.trainable_variables,
-            *self.actor.trainable_variables,
-            *self.critic.trainable_variables,
-        ]
+    def behaviour(self) -> list[Any]:
+        """Variables of actor and critic that the optimiser moves, in a fixed order."""
+        return [*self.actor.trainable_variables, *self.critic.trainable_variables]
 
     def parts(self) -> dict[str, Any]:
         """The layers that an agent is saved as."""

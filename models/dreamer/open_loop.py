@@ -66,7 +66,8 @@ def open_loop(
     )
     steps = drawn.shape[1]
     sums, middle = (
-        np.cumsum(part.reshape(count, paths, steps), axis=-1) / agent.reward_scale for part in (drawn, expected)
+        np.cumsum(part.reshape(count, paths, steps), axis=-1) / agent.reward_scale
+        for part in (drawn, expected)
     )  # [N, P, H]
     shown = decoded.reshape(count, paths, steps, -1)[..., list(columns)]  # [N, P, H, C]
     return OpenLoop(
@@ -82,7 +83,7 @@ def open_loop(
 def _imagine(
     agent: DreamerAgent, observations: np.ndarray, taken: np.ndarray, context: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Imagined rewards `[M, H]` in learning units, drawn and expected, and decoded observations `[M, H, I]`."""
+    """Rewards `[M, H]` in learning units, drawn and expected, and decoded observations `[M, H, I]`."""
     world = agent.networks.world
     count, length = observations.shape[:2]
     watch_key, dream_key, reward_key = (
