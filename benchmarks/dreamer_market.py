@@ -31,7 +31,7 @@ RESULTS = Path(__file__).parent / "results"
 GAP, TEST, WINDOWS = 48, 3_000, 8
 TRAIN = {"regimes": 48_000, "martingale": 12_000}
 CONFIG: dict[str, dict[str, Any]] = {
-    "regimes": {"env_steps": 48_000, "model_first": 0.65},
+    "regimes": {"env_steps": 48_000, "model_first": 0.75, "groups": 8},
     "martingale": {"env_steps": 6_000},
 }
 CONTEXT, HORIZON = 16, 32

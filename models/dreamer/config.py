@@ -37,7 +37,7 @@ class Sizes(NamedTuple):
 # XS, S and M are those of the 2023 paper (Hafner et al., table B.1).
 SIZES: dict[str, Sizes] = {
     "nano": Sizes(16, 16, 1, 4, 4, 41, 6.0, 1),
-    "tiny": Sizes(64, 64, 1, 8, 8, 63, 6.0, 1),
+    "tiny": Sizes(64, 64, 1, 4, 32, 63, 6.0, 1),
     "XS": Sizes(256, 256, 1, 32, 32, 255, 20.0, 1),
     "S": Sizes(512, 512, 2, 32, 32, 255, 20.0, 1),
     "M": Sizes(1024, 640, 3, 32, 32, 255, 20.0, 1),
