@@ -5,13 +5,13 @@
 
 Each seed draws its own market (hourly bars, default features and costs): bars of training, a gap, and 24 000
 bars of test, walked through as 8 windows of 3 000 side by side, which keeps the luck of one window out of the
-figures. On the regimes `CONFIG` and `TRAIN` are larger than in the default run (`--default`: its configuration
-and 12 000 bars), on the martingale smaller. Net log growth a bar of the trained agent, of the same agent
-untrained, of random actions (a new one every bar), of random positions held for 24 bars, and on the regimes
-market of the oracle that knows the law. The bars: trained > untrained > random actions, at least half of the
-oracle on the regimes; not above zero beyond the standard error on the martingale. Also the open-loop report
-on the first test window: 16 bars watched, 32 imagined along random positions held for 8 bars. One process,
-one thread. Prints, and writes `benchmarks/results/dreamer_<kind>.json`.
+figures. On the regimes `CONFIG` and `TRAIN` are larger than in the default run (`--default`: that one's
+configuration and 12 000 bars), on the martingale smaller. Net log growth a bar of the trained agent, of the
+same agent untrained, of random actions (a new one every bar), of random positions held for 24 bars, and on
+the regimes market of the oracle that knows the law. The bars: trained > untrained > random actions, at least
+half of the oracle on the regimes; not above zero beyond the standard error on the martingale. Also the
+open-loop report on the first test window: 16 bars watched, 32 imagined along random positions held for 8
+bars. One process, one thread. Prints, and writes `benchmarks/results/dreamer_<kind>.json`.
 """
 
 from __future__ import annotations
@@ -63,6 +63,7 @@ class Market:
         self.spans = [(start - 1, start + TEST) for start in train + GAP + TEST * np.arange(WINDOWS)]
         self.tests = [data.window(*span) for span in self.spans]
         self.scaler = Scaler.fit(self.train.features, data.names)
+        self.volatility = data.names.index("realised_volatility")
         self.costs = Costs()
 
     def training(self) -> Any:
@@ -152,8 +153,11 @@ class Wanderer:
         return Decision(choice, choice, {})
 
 
-def dreams(agent: Any, path: dict[str, np.ndarray]) -> dict[str, list[float]]:
-    """The open-loop report over a walk through the test window, stretches half overlapping."""
+def dreams(agent: Any, path: dict[str, np.ndarray], volatility: int) -> dict[str, list[float]]:
+    """The open-loop report over a walk through a test window, stretches half overlapping.
+
+    With the fan of one observed column, the realised volatility, beside that of returns.
+    """
     from models.dreamer.open_loop import calibration, open_loop
 
     length = CONTEXT + HORIZON
@@ -164,12 +168,15 @@ def dreams(agent: Any, path: dict[str, np.ndarray]) -> dict[str, list[float]]:
         *(path[name][:, 0][rows] for name in ("observation", "action", "reward")),
         context=CONTEXT,
         paths=32,
+        columns=[volatility],
         seed=0,
     )
+    low, high, came = loop.observation_fan[0], loop.observation_fan[-1], loop.observations  # [N, H, 1]
+    inside = np.mean((low <= came) & (came <= high), axis=(0, 2))
     kept = [0, 3, 7, 15, 31]  # horizons 1, 4, 8, 16, 32
     return {
         name: [round(float(value), 3) for value in values[kept]]
-        for name, values in calibration(loop)._asdict().items()
+        for name, values in {**calibration(loop)._asdict(), "volatility_inside_ninety": inside}.items()
     }
 
 
@@ -220,7 +227,7 @@ def run(kind: str, seed: int, train: int, changes: dict[str, Any]) -> dict[str, 
         "train_cpu_seconds": round(trained, 1),
         "walk_cpu_seconds": round(walked, 1),
         # Not on the agent's own walk: one that stays flat earns nothing that could be predicted.
-        "open_loop": dreams(agent, walk(Wanderer(seed), market.tested(1))),
+        "open_loop": dreams(agent, walk(Wanderer(seed), market.tested(1)), market.volatility),
     }
 
 
