@@ -100,31 +100,38 @@ class DreamerAgent:
         if networks.actions.discrete:
             info["policy"] = policy.probabilities(outputs, networks.actions, config.unimix)
         if config.imagined_paths:
-            dreamt = self._dream(now, None, config.horizon, config.imagined_paths, seed)
+            dreamt = self._dream(now, posterior, None, config.horizon, config.imagined_paths, seed)
             info["imagined_returns"] = tf.reduce_sum(dreamt, axis=0)
         return now, policy.mode(outputs, networks.actions), info
 
-    def _dream(self, now: Latent, ahead: Any, horizon: int, paths: int, seed: Any) -> tf.Tensor:
+    def _dream(
+        self, now: Latent, posterior: tf.Tensor, ahead: Any, horizon: int, paths: int, seed: Any
+    ) -> tf.Tensor:
         """Sampled rewards `[H, B, P]` from `now [B, ...]`, with the actions `ahead [H, B, A]` or its own.
 
-        A reward is drawn from its head's distribution: the mean would leave out whatever the latents do not
-        resolve, and the fan would be too narrow. Own actions are those of `act`. Behind an imagined end
-        rewards count by the probability that it was not reached.
+        Every path begins in a z of its own, drawn from the posterior, and a reward is drawn from its head's
+        distribution: modes and means would leave out what the model does not know, and the fan would be too
+        narrow. Own actions are those of `act`, the first one that of `now`. Behind an imagined end rewards
+        count by the probability that it was not reached.
         """
         networks, config = self.networks, self.config
         world, batch = networks.world, now.deterministic.shape[0]
-        starts = Latent(*(tf.repeat(part, paths, axis=0) for part in now))
         # The same noise for every row, so that a row's paths do not depend on its place in the batch.
         latent_seed, reward_seed = rng.split(seed)
-        noise = tf.tile(world.rssm.noise(latent_seed, horizon, paths), (1, batch, 1, 1))
+        noise = tf.tile(world.rssm.noise(latent_seed, horizon + 1, paths), (1, batch, 1, 1))
+        z = world.rssm.sample(tf.repeat(posterior, paths, axis=0), noise[0])
+        z = tf.ensure_shape(z, (batch * paths, config.sizes.stochastic))
+        starts = Latent(tf.repeat(now.deterministic, paths, axis=0), z)
+        first = policy.mode(networks.actor(feature(now)), networks.actions)  # [B, A]
         uniform = tf.tile(rng.uniform(reward_seed, (horizon, paths, 1)), (1, batch, 1))
 
         def act(seen: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
             if ahead is not None:
                 return tf.repeat(ahead[step], paths, axis=0)
-            return policy.mode(networks.actor(seen), networks.actions)
+            own = policy.mode(networks.actor(seen), networks.actions)
+            return tf.where(step == 0, tf.repeat(first, paths, axis=0), own)
 
-        dreamt = feature(world.rssm.imagine(starts, act, noise).latent)[1:]  # [H, B * P, F]
+        dreamt = feature(world.rssm.imagine(starts, act, noise[1:]).latent)[1:]  # [H, B * P, F]
         rewards = world.reward.sample(world.reward(dreamt), uniform)
         # The continue head has learned the discount along; what is left of it is survival.
         alive = tf.minimum(1.0, tf.sigmoid(world.continue_logit(dreamt)) / config.discount)
@@ -171,8 +178,8 @@ class DreamerAgent:
         self, observation: Any, state: Any, ahead: Any, seed: Any, horizon: int, samples: int
     ) -> tf.Tensor:
         latent = Latent(state["deterministic"], state["stochastic"])
-        now, _ = self._filter(observation, latent, state["action"])
-        return self._dream(now, ahead, horizon, samples, seed)
+        now, posterior = self._filter(observation, latent, state["action"])
+        return self._dream(now, posterior, ahead, horizon, samples, seed)
 
     def forecast(
         self,

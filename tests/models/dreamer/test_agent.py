@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from gymnasium import spaces
 
 import models
@@ -208,8 +209,9 @@ def test_a_forecast_follows_the_actions_it_is_given(trader):
     # Over many paths the mean of what is drawn is what the head expects.
     world, count = trader.networks.world, 400
     h = world.rssm.forward(Latent(state["deterministic"], state["stochastic"]), state["action"])
-    z = world.rssm.mode(world.rssm.recognise(h, world.encode(shown)))
-    start = Latent(*(np.repeat(part, count, axis=0) for part in (h, z)))
+    posterior = tf.repeat(world.rssm.recognise(h, world.encode(shown)), count, axis=0)
+    z = world.rssm.sample(posterior, world.rssm.noise(rng.key(8), 1, 4 * count)[0])
+    start = Latent(tf.repeat(h, count, axis=0), z)
     taken = np.eye(5, dtype=np.float32)[np.ones(4 * count, int)]
     dreamt = world.rssm.imagine(start, lambda *_: taken, world.rssm.noise(rng.key(9), 1, 4 * count))
     expected = world.reward.mean(world.reward(feature(dreamt.latent)[1])).numpy().reshape(4, count).mean(1)
