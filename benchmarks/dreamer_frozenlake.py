@@ -22,6 +22,8 @@ RESULT = Path(__file__).parent / "results" / "dreamer_frozenlake.json"
 CONFIG: dict[str, Any] = {
     "env_steps": 12_000,
     "warmup_steps": 1_000,
+    "model_first": 0.0,
+    "annealing": 0.0,
     "train_ratio": 24.0,
     "batch_size": 16,
     "batch_length": 16,

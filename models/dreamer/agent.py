@@ -70,22 +70,28 @@ class DreamerAgent:
         """Rewards were multiplied by this for learning."""
         # XLA: a single decision is hundreds of tiny operations, most of them inside the loop of the dream.
         self._decide = tf.function(self._step, autograph=False, jit_compile=True)
+        self._foretell = tf.function(self._forecast, autograph=False)  # large enough to need no XLA
 
     def initial_state(self, batch_size: int) -> State:
         """Zeros, as at the start of every episode in training."""
         return blank_state(self.config, self.networks, batch_size)
 
+    def _filter(self, observation: tf.Tensor, latent: Latent, action: tf.Tensor) -> tuple[Latent, tf.Tensor]:
+        """The state after `observation [B, I]`, with the likeliest z, and logits `[B, G, K]`."""
+        world = self.networks.world
+        h = world.rssm.forward(latent, action)
+        posterior = world.rssm.recognise(h, world.encode(observation))
+        return Latent(h, world.rssm.mode(posterior)), posterior
+
     def _step(
         self, observation: tf.Tensor, latent: Latent, action: tf.Tensor, seed: Any
     ) -> tuple[Latent, tf.Tensor, dict[str, tf.Tensor]]:
         networks, config = self.networks, self.config
-        rssm = networks.world.rssm
-        h = rssm.forward(latent, action)
-        posterior = rssm.recognise(h, networks.world.encode(observation))  # [B, G, K]
-        now = Latent(h, rssm.mode(posterior))
+        now, posterior = self._filter(observation, latent, action)
         seen = feature(now)
         outputs = networks.actor(seen)
-        q, p = mixed(posterior, config.unimix), mixed(rssm.guess(h), config.unimix)
+        q = mixed(posterior, config.unimix)
+        p = mixed(networks.world.rssm.guess(now.deterministic), config.unimix)
         info = {
             "value": networks.critic.mean(networks.critic(seen)),  # [B]
             "latent_entropy": -tf.reduce_sum(q * tf.math.log(q), (-2, -1)),
@@ -94,26 +100,43 @@ class DreamerAgent:
         if networks.actions.discrete:
             info["policy"] = policy.probabilities(outputs, networks.actions, config.unimix)
         if config.imagined_paths:
-            info["imagined_returns"] = self._dream(now, config.imagined_paths, seed)
+            dreamt = self._dream(now, posterior, None, config.horizon, config.imagined_paths, seed)
+            info["imagined_returns"] = tf.reduce_sum(dreamt, axis=0)
         return now, policy.mode(outputs, networks.actions), info
 
-    def _dream(self, now: Latent, paths: int, seed: Any) -> tf.Tensor:
-        """Sums of rewards `[B, P]` over the horizon, acting as `act` does."""
+    def _dream(
+        self, now: Latent, posterior: tf.Tensor, ahead: Any, horizon: int, paths: int, seed: Any
+    ) -> tf.Tensor:
+        """Sampled rewards `[H, B, P]` from `now [B, ...]`, with the actions `ahead [H, B, A]` or its own.
+
+        Every path begins in a z of its own, drawn from the posterior, and a reward is drawn from its head's
+        distribution: modes and means would leave out what the model does not know, and the fan would be too
+        narrow. Own actions are those of `act`, the first one that of `now`. Behind an imagined end rewards
+        count by the probability that it was not reached.
+        """
         networks, config = self.networks, self.config
         world, batch = networks.world, now.deterministic.shape[0]
         # The same noise for every row, so that a row's paths do not depend on its place in the batch.
-        noise = tf.tile(world.rssm.noise(seed, config.horizon, paths), (1, batch, 1, 1))
-        starts = Latent(*(tf.repeat(part, paths, axis=0) for part in now))
+        latent_seed, reward_seed = rng.split(seed)
+        noise = tf.tile(world.rssm.noise(latent_seed, horizon + 1, paths), (1, batch, 1, 1))
+        z = world.rssm.sample(tf.repeat(posterior, paths, axis=0), noise[0])
+        z = tf.ensure_shape(z, (batch * paths, config.sizes.stochastic))
+        starts = Latent(tf.repeat(now.deterministic, paths, axis=0), z)
+        first = policy.mode(networks.actor(feature(now)), networks.actions)  # [B, A]
+        uniform = tf.tile(rng.uniform(reward_seed, (horizon, paths, 1)), (1, batch, 1))
 
         def act(seen: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
-            return policy.mode(networks.actor(seen), networks.actions)
+            if ahead is not None:
+                return tf.repeat(ahead[step], paths, axis=0)
+            own = policy.mode(networks.actor(seen), networks.actions)
+            return tf.where(step == 0, tf.repeat(first, paths, axis=0), own)
 
-        dreamt = feature(world.rssm.imagine(starts, act, noise).latent)[1:]  # [H, B * P, F]
-        rewards = world.reward.mean(world.reward(dreamt))
+        dreamt = feature(world.rssm.imagine(starts, act, noise[1:]).latent)[1:]  # [H, B * P, F]
+        rewards = world.reward.sample(world.reward(dreamt), uniform)
         # The continue head has learned the discount along; what is left of it is survival.
         alive = tf.minimum(1.0, tf.sigmoid(world.continue_logit(dreamt)) / config.discount)
         reached = tf.math.cumprod(alive, axis=0, exclusive=True)
-        return tf.reshape(tf.reduce_sum(rewards * reached, axis=0), (batch, paths))
+        return tf.reshape(rewards * reached, (horizon, batch, paths))
 
     def act(self, observation: np.ndarray, state: State, *, seed: int = 0) -> Decision:
         """Decides for `observation [B, I]`.
@@ -150,6 +173,40 @@ class DreamerAgent:
             "stochastic": now.stochastic.numpy(),
         }
         return Decision(policy.to_action(vector, self.networks.actions), following, info)
+
+    def _forecast(
+        self, observation: Any, state: Any, ahead: Any, seed: Any, horizon: int, samples: int
+    ) -> tf.Tensor:
+        latent = Latent(state["deterministic"], state["stochastic"])
+        now, posterior = self._filter(observation, latent, state["action"])
+        return self._dream(now, posterior, ahead, horizon, samples, seed)
+
+    def forecast(
+        self,
+        observation: np.ndarray,
+        state: State,
+        actions: np.ndarray | None,
+        *,
+        horizon: int,
+        samples: int,
+        seed: int,
+    ) -> np.ndarray:
+        """Imagined rewards `[B, M, H]` from the posterior; see `models.agent.Forecaster`.
+
+        `actions [B, H, *action]` are taken whatever comes; without them those that `act` would take on the
+        imagined states (a `shortfall_limit` is not asked there). Compiled once for each shape.
+        """
+        assert isinstance(state, dict)
+        ahead = None
+        if actions is not None:
+            ahead = policy.to_vector(np.asarray(actions), self.networks.actions).transpose(1, 0, 2)
+            if len(ahead) != horizon:
+                raise ValueError(f"{len(ahead)} actions were given for a horizon of {horizon}")
+        rewards = self._foretell(
+            np.asarray(observation, np.float32), state, ahead, rng.key(seed), horizon, samples
+        )
+        paths: np.ndarray = rewards.numpy().transpose(1, 2, 0).astype(np.float64) / self.reward_scale
+        return paths
 
     def weights(self) -> dict[str, np.ndarray]:
         """All weights, as named arrays."""

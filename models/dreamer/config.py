@@ -20,6 +20,7 @@ class Sizes(NamedTuple):
     groups: int  # categorical variables of the stochastic state
     classes: int  # of each of them
     bins: int  # of a two-hot head
+    reach: float  # the outermost bins are symexp of it
     blocks: int  # of the recurrent matrix; 1 is a plain GRU
 
     @property
@@ -35,11 +36,11 @@ class Sizes(NamedTuple):
 
 # XS, S and M are those of the 2023 paper (Hafner et al., table B.1).
 SIZES: dict[str, Sizes] = {
-    "nano": Sizes(16, 16, 1, 4, 4, 41, 1),
-    "tiny": Sizes(64, 64, 1, 8, 8, 63, 1),
-    "XS": Sizes(256, 256, 1, 32, 32, 255, 1),
-    "S": Sizes(512, 512, 2, 32, 32, 255, 1),
-    "M": Sizes(1024, 640, 3, 32, 32, 255, 1),
+    "nano": Sizes(16, 16, 1, 4, 4, 41, 6.0, 1),
+    "tiny": Sizes(64, 64, 1, 4, 32, 63, 6.0, 1),
+    "XS": Sizes(256, 256, 1, 32, 32, 255, 20.0, 1),
+    "S": Sizes(512, 512, 2, 32, 32, 255, 20.0, 1),
+    "M": Sizes(1024, 640, 3, 32, 32, 255, 20.0, 1),
 }
 
 
@@ -47,15 +48,18 @@ SIZES: dict[str, Sizes] = {
 class Config(configuration.Config):
     """Steps are real steps (transitions) of the environment, summed over its sub-environments."""
 
-    env_steps: Annotated[int, AtLeast(1)] = 12_000
+    env_steps: Annotated[int, AtLeast(1)] = 16_000
     """Real steps of training."""
     warmup_steps: Annotated[int, AtLeast(1)] = 2_000
     """Steps of uniformly random actions before learning; the reward scale is measured on them."""
+    model_first: Annotated[float, Between(0, 1)] = 0.6
+    """First share of the steps, in which the model alone learns, from a policy still random (paper: 0). One
+    that learns in a model that knows nothing yet learns what acting costs, stops, and stays there."""
     replay_capacity: Annotated[int, AtLeast(2)] = 100_000
     """Rows kept; older ones are overwritten."""
-    train_ratio: Annotated[float, Above(0)] = 12.0
+    train_ratio: Annotated[float, Above(0)] = 16.0
     """Replayed steps a real step after the warm-up. Kept to exactly: learning and acting take turns."""
-    batch_size: Annotated[int, AtLeast(1)] = 8
+    batch_size: Annotated[int, AtLeast(1)] = 16
     """Replayed sequences an update."""
     batch_length: Annotated[int, AtLeast(2)] = 16
     """Steps of a replayed sequence, without the stored latent it starts from (paper: 16 times 64)."""
@@ -69,6 +73,8 @@ class Config(configuration.Config):
     classes: Annotated[int | None, AtLeast(2)] = None
     bins: Annotated[int | None, AtLeast(3)] = None
     """Odd."""
+    reach: Annotated[float | None, Above(0)] = None
+    """The outermost bins of a two-hot head are symexp of this, in scaled units; what lies beyond is cut."""
     blocks: Annotated[int | None, AtLeast(1)] = None
     """Blocks of the recurrent matrix; more than one takes the block-diagonal cell of the 2024 version."""
 
@@ -76,6 +82,8 @@ class Config(configuration.Config):
     """The paper's 4e-5 is for millions of updates; a small model and a few hundred updates want more."""
     learning_warmup: Annotated[int, AtLeast(1)] = 50
     """Updates over which the learning rate rises in a straight line (paper: 1000)."""
+    annealing: Annotated[float, Between(0, 1)] = 0.7
+    """Last share of the updates, over which the learning rate falls in a line to zero (paper: none)."""
     clip: Annotated[float, Above(0)] = 0.3
     """Largest norm of a variable's gradient, as a share of the norm of the variable itself."""
 
@@ -94,10 +102,10 @@ class Config(configuration.Config):
 
     horizon: Annotated[int, AtLeast(1)] = 15
     """Imagined steps."""
-    discount: Annotated[float, Between(0, 1, open_low=True)] = 0.99
+    discount: Annotated[float, Between(0, 1, open_low=True)] = 0.95
     """A step; learned by the continue head, so that imagination carries it (paper: 0.997)."""
     lambda_: Annotated[float, Between(0, 1)] = 0.95
-    entropy: Annotated[float, AtLeast(0)] = 3e-3
+    entropy: Annotated[float, AtLeast(0)] = 1e-2
     """Weight of the policy's entropy, in nats, against normalised advantages (paper: 3e-4)."""
     return_rate: Annotated[float, Between(0, 1, open_low=True)] = 0.01
     """Rate of the running 5th and 95th percentile of imagined returns."""
@@ -145,6 +153,16 @@ class Config(configuration.Config):
         base = SIZES[self.size]
         chosen = {name: getattr(self, name) for name in Sizes._fields}
         return base._replace(**{name: value for name, value in chosen.items() if value is not None})
+
+    def updates(self, env_steps: int) -> int:
+        """Updates that are due after so many steps."""
+        replayed = max(0, env_steps - self.warmup_steps) * self.train_ratio
+        return int(replayed / (self.batch_size * self.batch_length))
+
+    @property
+    def dreams_from(self) -> int:
+        """Steps after which actor and critic learn too."""
+        return max(self.warmup_steps, round(self.model_first * self.env_steps))
 
     @property
     def kl_scales(self) -> tuple[float, float]:

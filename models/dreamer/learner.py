@@ -36,14 +36,36 @@ class Update(NamedTuple):
 
 
 class Learner:
-    """The networks and all that training adds to them. `update(batch, seed)` learns from one batch."""
+    """The networks and all that training adds to them.
+
+    `update(batch, seed)` learns everything from one batch, `model(batch, seed)` the world model alone.
+    """
 
     def __init__(self, config: Config, networks: Networks) -> None:
         self.config, self.networks = config, networks
-        self.optimiser = LaProp(config.learning_rate, warmup_steps=config.learning_warmup, clip=config.clip)
-        self.optimiser.build(networks.trainable())
+        # All of LaProp is a matter of one variable, but for the count of updates: one optimiser for each
+        # side is the paper's single one wherever both sides learn from the start.
+        self.sides = {
+            "optimiser": networks.world.trainable_variables,
+            "behaviour_optimiser": networks.behaviour(),
+        }
+        every = config.updates(config.env_steps)
+        spans = {"optimiser": every, "behaviour_optimiser": every - config.updates(config.dreams_from)}
+        self.optimisers = {
+            name: LaProp(
+                config.learning_rate,
+                warmup_steps=config.learning_warmup,
+                total_steps=max(1, spans[name]),
+                annealing=config.annealing,
+                clip=config.clip,
+            )
+            for name in self.sides
+        }
+        for name, variables in self.sides.items():
+            self.optimisers[name].build(variables)
         self.range = tf.Variable(tf.zeros(3), trainable=False)
         self.update = tf.function(self._update, autograph=False)
+        self.model = tf.function(self._model, autograph=False)
         self.explore = tf.function(self._explore, autograph=False)
 
     def observe(self, batch: Batch, seed: Any) -> Observed:
@@ -81,6 +103,14 @@ class Learner:
         rssm = networks.world.rssm
         path = rssm.imagine(latent, act, rssm.noise(world_seed, config.horizon, count))
         return feature(path.latent), path.actions
+
+    def _model(self, batch: Batch, seed: Any) -> Update:
+        with tf.GradientTape() as tape:
+            seen = self.observe(batch, rng.split(seed)[0])
+            parts, nats = self.world_losses(batch, seen)
+            loss = self._total(parts)
+        norm = self._descend(tape, loss, ["optimiser"])
+        return self._report(batch, seen, parts, {"train/gradient_norm": norm}, nats)
 
     def _update(self, batch: Batch, seed: Any) -> Update:
         config, networks = self.config, self.networks
@@ -120,26 +150,51 @@ class Learner:
             parts["value"] = weight * critic.loss(outputs[:-1], targets)
             bootstrap = tf.reshape(dreamed.returns[:, 0], batch.reward.shape)  # [B, T]
             parts["replay_value"] = self._replay_value(batch, feature(seen.latent), bootstrap)
-            loss = losses.total(parts, self.loss_weights())
-        variables = networks.trainable()
-        gradients = tape.gradient(loss, [variable.value for variable in variables])
-        self.optimiser.apply_gradients(zip(gradients, variables, strict=True))
+            loss = self._total(parts)
+        norm = self._descend(tape, loss, list(self.sides))
         self.range.assign(range_)
         networks.follow(config.slow_rate)
-        groups, classes = config.sizes.groups, config.sizes.classes
-        z = tf.reshape(seen.latent.stochastic, (*batch.reward.shape, groups, classes))
-        places = tf.reduce_sum(z * tf.range(classes, dtype=tf.float32), -1)
-        metrics = {f"loss/{name}": tf.reduce_mean(part) for name, part in parts.items()}
-        metrics |= {
-            "model/divergence": tf.reduce_mean(nats),
-            "model/free": tf.reduce_mean(tf.cast(nats <= config.free_nats, tf.float32)),
+        metrics = {
             "policy/entropy": tf.reduce_mean(entropy),
             "policy/advantage": tf.reduce_mean(tf.abs(dreamed.advantages)) / scale,
             "dream/return": tf.reduce_mean(worth),
             "dream/reward": tf.reduce_mean(rewards[1:]),
             "dream/value": tf.reduce_mean(values),
             "dream/scale": scale,
-            "train/gradient_norm": tf.linalg.global_norm(gradients),
+            "train/gradient_norm": norm,
+        }
+        return self._report(batch, seen, parts, metrics, nats)
+
+    def _total(self, parts: dict[str, tf.Tensor]) -> tf.Tensor:
+        weights = self.loss_weights()
+        return losses.total(parts, {name: weights[name] for name in parts})
+
+    def _descend(self, tape: tf.GradientTape, loss: tf.Tensor, names: list[str]) -> tf.Tensor:
+        """One step of the named optimisers; the norm of the whole gradient."""
+        variables = [variable for name in names for variable in self.sides[name]]
+        gradients = tape.gradient(loss, [variable.value for variable in variables])
+        done = 0
+        for name in names:
+            side = self.sides[name]
+            self.optimisers[name].apply_gradients(zip(gradients[done : done + len(side)], side, strict=True))
+            done += len(side)
+        return tf.linalg.global_norm(gradients)
+
+    def _report(
+        self,
+        batch: Batch,
+        seen: Observed,
+        parts: dict[str, tf.Tensor],
+        metrics: dict[str, tf.Tensor],
+        nats: tf.Tensor,
+    ) -> Update:
+        groups, classes = self.config.sizes.groups, self.config.sizes.classes
+        z = tf.reshape(seen.latent.stochastic, (*batch.reward.shape, groups, classes))
+        places = tf.reduce_sum(z * tf.range(classes, dtype=tf.float32), -1)
+        metrics = metrics | {f"loss/{name}": tf.reduce_mean(part) for name, part in parts.items()}
+        metrics |= {
+            "model/divergence": tf.reduce_mean(nats),
+            "model/free": tf.reduce_mean(tf.cast(nats <= self.config.free_nats, tf.float32)),
         }
         return Update(seen.latent.deterministic, tf.cast(tf.round(places), tf.int32), metrics)
 
@@ -187,7 +242,7 @@ class Learner:
         return {
             **{name: layer.variables for name, layer in networks.parts().items()},
             "slow": networks.slow.variables,
-            "optimiser": self.optimiser.variables,
+            **{name: optimiser.variables for name, optimiser in self.optimisers.items()},
         }
 
     def arrays(self) -> dict[str, np.ndarray]:

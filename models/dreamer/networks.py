@@ -12,7 +12,7 @@ from models.agent import Spaces
 from models.dreamer import losses
 from models.dreamer.config import Config
 from models.dreamer.policy import Actions, actions_of
-from models.dreamer.rssm import RSSM
+from models.dreamer.rssm import RSSM, draw
 
 
 def _stack(config: Config, inputs: int, outputs: int | None, seed: int, output_scale: float) -> Any:
@@ -38,9 +38,9 @@ class ScalarHead(keras.layers.Layer):  # type: ignore[misc]  # Keras is untyped 
 
     def __init__(self, config: Config, kind: str, *, seed: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        bins = config.sizes.bins
-        self.bins = scalars.symexp_bins(bins) if kind == "two_hot" else None
-        self.stack = _stack(config, config.sizes.feature, bins if kind == "two_hot" else 1, seed, 0.0)
+        sizes = config.sizes
+        self.bins = scalars.symexp_bins(sizes.bins, sizes.reach) if kind == "two_hot" else None
+        self.stack = _stack(config, sizes.feature, sizes.bins if kind == "two_hot" else 1, seed, 0.0)
         self.built = True
 
     def call(self, feature: tf.Tensor) -> tf.Tensor:
@@ -49,6 +49,10 @@ class ScalarHead(keras.layers.Layer):  # type: ignore[misc]  # Keras is untyped 
     def mean(self, outputs: tf.Tensor) -> tf.Tensor:
         """`outputs [..., K]` as numbers `[...]`."""
         return losses.scalar_mean(outputs, self.bins)
+
+    def sample(self, outputs: tf.Tensor, uniform: tf.Tensor) -> tf.Tensor:
+        """Numbers `[...]` drawn from a distribution over bins with `uniform [..., 1]` in [0, 1)."""
+        return tf.linalg.matvec(draw(tf.nn.softmax(outputs, axis=-1), uniform), self.bins)
 
     def loss(self, outputs: tf.Tensor, targets: list[tuple[float, tf.Tensor]]) -> tf.Tensor:
         """See `losses.scalar_loss`."""
@@ -92,13 +96,9 @@ class Networks(NamedTuple):
     slow: ScalarHead  # follows the critic
     actions: Actions
 
-    def trainable(self) -> list[Any]:
-        """Variables that the optimiser moves, in a fixed order."""
-        return [
-            *self.world.trainable_variables,
-            *self.actor.trainable_variables,
-            *self.critic.trainable_variables,
-        ]
+    def behaviour(self) -> list[Any]:
+        """Variables of actor and critic that the optimiser moves, in a fixed order."""
+        return [*self.actor.trainable_variables, *self.critic.trainable_variables]
 
     def parts(self) -> dict[str, Any]:
         """The layers that an agent is saved as."""

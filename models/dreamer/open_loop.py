@@ -61,16 +61,19 @@ def open_loop(
         raise ValueError(f"{observations.shape[1]} steps leave none to imagine after a context of {context}")
     count = len(observations)
     taken = policy.to_vector(actions, agent.networks.actions)  # [N, L, A]
-    imagined, decoded = _imagine(
+    drawn, expected, decoded = _imagine(
         agent, np.repeat(observations, paths, axis=0), np.repeat(taken, paths, axis=0), context, seed
     )
-    steps = imagined.shape[1]
-    sums = np.cumsum(imagined.reshape(count, paths, steps), axis=-1) / agent.reward_scale  # [N, P, H]
+    steps = drawn.shape[1]
+    sums, middle = (
+        np.cumsum(part.reshape(count, paths, steps), axis=-1) / agent.reward_scale
+        for part in (drawn, expected)
+    )  # [N, P, H]
     shown = decoded.reshape(count, paths, steps, -1)[..., list(columns)]  # [N, P, H, C]
     return OpenLoop(
         rewards=np.cumsum(rewards[:, context:], axis=-1),
         fan=np.quantile(sums, QUANTILES, axis=1),
-        mean=sums.mean(axis=1),
+        mean=middle.mean(axis=1),  # free of the noise of the draws
         deviation=sums.std(axis=1),
         observations=observations[:, context:, list(columns)],
         observation_fan=np.quantile(shown, QUANTILES, axis=1),
@@ -79,14 +82,16 @@ def open_loop(
 
 def _imagine(
     agent: DreamerAgent, observations: np.ndarray, taken: np.ndarray, context: int, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Imagined rewards `[M, H]` in learning units and decoded observations `[M, H, I]`."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rewards `[M, H]` in learning units, drawn and expected, and decoded observations `[M, H, I]`."""
     world = agent.networks.world
     count, length = observations.shape[:2]
-    watch_key, dream_key = rng.key(rng.derive(seed, "watch")), rng.key(rng.derive(seed, "dream"))
+    watch_key, dream_key, reward_key = (
+        rng.key(rng.derive(seed, name)) for name in ("watch", "dream", "reward")
+    )
 
     @tf.function(autograph=False)  # type: ignore[untyped-decorator]
-    def run(seen: tf.Tensor, taken: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def run(seen: tf.Tensor, taken: tf.Tensor) -> tuple[tf.Tensor, ...]:
         before = tf.concat([tf.zeros_like(taken[:, :1]), taken[:, : context - 1]], axis=1)
         first = tf.zeros((count, context), tf.bool)
         start = world.rssm.initial(count)
@@ -96,10 +101,12 @@ def _imagine(
         noise = world.rssm.noise(dream_key, length - context, count)
         dreamt = world.rssm.imagine(last, lambda _, step: ahead[step], noise)
         features = feature(dreamt.latent)[1:]  # [H, M, F]
-        return world.reward.mean(world.reward(features)), scalars.symexp(world.decoder(features))
+        head = world.reward(features)
+        drawn = world.reward.sample(head, rng.uniform(reward_key, (length - context, count, 1)))
+        return drawn, world.reward.mean(head), scalars.symexp(world.decoder(features))
 
-    rewards, decoded = run(observations[:, :context].astype(np.float32), taken)
-    return rewards.numpy().T, decoded.numpy().transpose(1, 0, 2)
+    drawn, expected, decoded = run(observations[:, :context].astype(np.float32), taken)
+    return drawn.numpy().T, expected.numpy().T, decoded.numpy().transpose(1, 0, 2)
 
 
 def calibration(loop: OpenLoop) -> Calibration:

@@ -28,6 +28,9 @@ class LaProp(keras.optimizers.Optimizer):  # type: ignore[misc]  # Keras is unty
         learning_rate: reached after the warm-up.
         warmup_steps: updates over which it rises in a straight line; the first takes 1 / warmup_steps of
             it (in the paper's code the first update does nothing).
+        total_steps, annealing: over this last share of so many updates the rate falls in a straight line to
+            zero. A rate that stays up leaves the weights to the noise of the last few batches, and where one
+            per cent of a reward can be foretold, that noise is larger than what was learned.
         beta_1: of the average of normalised gradients.
         beta_2: of the average of squares.
         clip: largest gradient, as a share of its variable's norm.
@@ -39,6 +42,8 @@ class LaProp(keras.optimizers.Optimizer):  # type: ignore[misc]  # Keras is unty
         learning_rate: float = 4e-5,
         *,
         warmup_steps: int = 1000,
+        total_steps: int = 1,
+        annealing: float = 0.0,
         beta_1: float = 0.9,
         beta_2: float = 0.999,
         epsilon: float = 1e-20,
@@ -47,6 +52,7 @@ class LaProp(keras.optimizers.Optimizer):  # type: ignore[misc]  # Keras is unty
         name: str = "laprop",
     ) -> None:
         super().__init__(learning_rate=learning_rate, name=name)
+        self.total_steps, self.annealing = total_steps, annealing
         self.warmup_steps, self.beta_1, self.beta_2 = warmup_steps, beta_1, beta_2
         self.epsilon, self.clip, self.clip_floor = epsilon, clip, clip_floor
 
@@ -62,6 +68,9 @@ class LaProp(keras.optimizers.Optimizer):  # type: ignore[misc]  # Keras is unty
         square, mean = self.squares[place], self.means[place]
         count = tf.cast(self.iterations, tf.float32) + 1.0
         rate = learning_rate * tf.minimum(1.0, count / float(self.warmup_steps))
+        if self.annealing > 0.0:
+            left = (float(self.total_steps) - count + 1.0) / (self.annealing * float(self.total_steps))
+            rate = rate * tf.clip_by_value(left, 0.0, 1.0)
         value = tf.convert_to_tensor(variable)
         gradient = clipped(tf.convert_to_tensor(gradient), value, self.clip, self.clip_floor)
         squares = self.beta_2 * square.value + (1.0 - self.beta_2) * tf.square(gradient)
@@ -72,7 +81,16 @@ class LaProp(keras.optimizers.Optimizer):  # type: ignore[misc]  # Keras is unty
         self.assign_sub(variable, rate * means / (1.0 - tf.pow(self.beta_1, count)))
 
     def get_config(self) -> dict[str, Any]:
-        names = ("warmup_steps", "beta_1", "beta_2", "epsilon", "clip", "clip_floor")
+        names = (
+            "warmup_steps",
+            "total_steps",
+            "annealing",
+            "beta_1",
+            "beta_2",
+            "epsilon",
+            "clip",
+            "clip_floor",
+        )
         return {
             "learning_rate": float(self.learning_rate),
             "name": self.name,

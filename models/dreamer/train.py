@@ -138,7 +138,9 @@ class _Run:
     def learn(self) -> None:
         """One update; the latents it computed replace the stored ones, which older weights had made."""
         batch, rows = self.batch()
-        update = self.learner.update(batch, rng.key(rng.derive(self.seed, "update", self.updates_done)))
+        dreaming = self.env_steps >= self.config.dreams_from
+        seed = rng.key(rng.derive(self.seed, "update", self.updates_done))
+        update = self.learner.update(batch, seed) if dreaming else self.learner.model(batch, seed)
         self.updates_done += 1
         self.replay.write_extra("deterministic", rows, update.deterministic.numpy())
         self.replay.write_extra("classes", rows, update.classes.numpy().astype(np.int16))
@@ -147,9 +149,7 @@ class _Run:
 
     def due(self) -> int:
         """Updates that the train ratio asks for and that are not done."""
-        config = self.config
-        replayed = (self.env_steps - config.warmup_steps) * config.train_ratio
-        return int(replayed / (config.batch_size * config.batch_length)) - self.updates_done
+        return self.config.updates(self.env_steps) - self.updates_done
 
     def advance(self) -> None:
         """One step of the vector environment and the updates that are due."""

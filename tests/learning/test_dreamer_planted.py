@@ -28,9 +28,10 @@ def _market(bars, seed):
 def _walk(agent, market, features):
     env = TradingVectorEnv(market, features, num_envs=1, episode_bars=None, start="first")
     shown, _ = env.reset(seed=0)
-    state, rewards, actions, states = agent.initial_state(1), [], [], []
+    state, rewards, actions, states, observations = agent.initial_state(1), [], [], [], []
     over = False
     while not over:
+        observations.append(shown)
         decision = agent.act(shown, state, seed=0)
         state = decision.state
         shown, reward, terminated, truncated, _ = env.step(decision.action)
@@ -38,7 +39,7 @@ def _walk(agent, market, features):
         rewards.append(float(reward[0]))
         actions.append(int(decision.action[0]))
         states.append(state)
-    return np.array(rewards), np.array(actions), states
+    return np.array(rewards), np.array(actions), states, observations
 
 
 def _first_reward(agent, states, paths=32):
@@ -64,7 +65,7 @@ def test_the_dream_ranks_actions_and_the_policy_follows_the_signal(seed):
     env = TradingVectorEnv(market, features, num_envs=16, episode_bars=128)
     agent = models.train("dreamer", env, {}, seed=seed)
     market, features = _market(1_000, 100 + seed)
-    rewards, actions, states = _walk(agent, market, features)
+    rewards, actions, states, observations = _walk(agent, market, features)
 
     signal = features[: len(actions), 0]
     dreamt = _first_reward(agent, states[::10])
@@ -76,3 +77,16 @@ def test_the_dream_ranks_actions_and_the_policy_follows_the_signal(seed):
     assert min((actions > 2).mean(), (actions < 2).mean()) > 0.25
     follower = EDGE - 0.05 * 2 * 6.5e-4
     assert rewards.mean() > 0.7 * follower
+
+    # The forecast of a held long position knows the signal, and its fan covers what its own actions brought.
+    places = np.arange(1, len(actions), 10)
+    shown = np.concatenate([observations[place] for place in places])
+    before = {name: np.concatenate([states[place - 1][name] for place in places]) for name in states[0]}
+    held = np.full((len(places), 4), 4)
+    paths = agent.forecast(shown, before, held, horizon=4, samples=128, seed=0)  # [B, M, H]
+    middle = paths[..., 1].mean(axis=1)  # the second step: the first pays for getting there
+    assert np.corrcoef(middle, signal[places])[0, 1] > 0.8
+    own = agent.forecast(shown, before, None, horizon=1, samples=256, seed=0)[..., 0]
+    low, high = np.quantile(own, [0.05, 0.95], axis=1)
+    came = rewards[places]
+    assert 0.8 < np.mean((low <= came) & (came <= high)) < 0.98

@@ -4,13 +4,14 @@ import dataclasses
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from gymnasium import spaces
 
 import models
 from models import rng
 from models.agent import Spaces
 from models.dreamer import Config, agent, networks
-from models.dreamer.rssm import Latent
+from models.dreamer.rssm import Latent, feature
 
 GRID = spaces.Discrete(5)
 
@@ -149,3 +150,73 @@ def test_money_is_in_the_units_of_the_environment(trader):
     for name in ("value", "imagined_returns", "expected_shortfall", "value_at_risk", "return_quantiles"):
         np.testing.assert_allclose(one[name], 2 * two[name], rtol=1e-5)
     np.testing.assert_array_equal(one["surprise"], two["surprise"])
+
+
+def _certain(space, share=0.25, bins=(20, 30)):
+    """An agent whose reward head says one of two bins whatever the state, and that never ends."""
+    made = _agent(space)
+    world = made.networks.world
+    kernel, bias = world.reward.variables[-2:]
+    kernel.assign(np.zeros(kernel.shape, np.float32))
+    logits = np.full(bias.shape, -1e9, np.float32)
+    logits[list(bins)] = np.log([1.0 - share, share])
+    bias.assign(logits)
+    world.proceed.variables[-1].assign([100.0])
+    return made
+
+
+@pytest.mark.parametrize(
+    ("space", "held"),
+    [
+        (GRID, np.array(4)),
+        (spaces.MultiDiscrete([3, 5], start=[-1, 0]), np.array([1, 4])),
+        (spaces.Box(-1.0, 3.0, (2,), np.float32), np.array([3.0, -1.0], np.float32)),
+    ],
+    ids=["discrete", "several", "box"],
+)
+def test_a_forecast_has_the_spread_of_the_reward_and_not_only_its_mean(space, held):
+    made = _certain(space)
+    low, high = made.networks.world.reward.bins[[20, 30]] / made.reward_scale
+    shown, state = _shown(3), made.initial_state(3)
+    actions = np.broadcast_to(held, (3, 6, *held.shape))
+    paths = made.forecast(shown, state, actions, horizon=6, samples=500, seed=1)
+    assert paths.shape == (3, 500, 6)
+    np.testing.assert_allclose(np.unique(paths.round(9)), np.round([low, high], 9))
+    np.testing.assert_allclose((paths > (low + high) / 2).mean((0, 1)), 0.25, atol=4 * np.sqrt(0.19 / 500))
+    own = made.forecast(shown, state, None, horizon=6, samples=500, seed=1)
+    np.testing.assert_array_equal(own, paths)  # here no action matters, and the seed is the same
+    assert not np.array_equal(made.forecast(shown, state, None, horizon=6, samples=500, seed=2), own)
+
+
+def test_a_forecast_follows_the_actions_it_is_given(trader):
+    shown, state = _shown(4), trader.initial_state(4)
+    for _ in range(2):
+        state = trader.act(shown, state).state
+    own = trader.act(shown, state).action
+
+    def ask(actions, rows=slice(None)):
+        part = {name: values[rows] for name, values in state.items()}
+        return trader.forecast(shown[rows], part, actions, horizon=3, samples=400, seed=5)
+
+    # The first step of the agent's own plan is what `act` takes; the rows do not know of each other.
+    np.testing.assert_array_equal(ask(None)[:, :, 0], ask(np.repeat(own[:, None], 3, 1))[:, :, 0])
+    held = np.full((4, 3), 1)
+    np.testing.assert_allclose(ask(held)[2:3], ask(held[2:3], slice(2, 3)), rtol=1e-4, atol=1e-7)
+    late = held.copy()
+    late[:, 2] = 3
+    np.testing.assert_array_equal(ask(late)[:, :, :2], ask(held)[:, :, :2])
+    assert not np.array_equal(ask(late)[:, :, 2], ask(held)[:, :, 2])
+    # Over many paths the mean of what is drawn is what the head expects.
+    world, count = trader.networks.world, 400
+    h = world.rssm.forward(Latent(state["deterministic"], state["stochastic"]), state["action"])
+    posterior = tf.repeat(world.rssm.recognise(h, world.encode(shown)), count, axis=0)
+    z = world.rssm.sample(posterior, world.rssm.noise(rng.key(8), 1, 4 * count)[0])
+    start = Latent(tf.repeat(h, count, axis=0), z)
+    taken = np.eye(5, dtype=np.float32)[np.ones(4 * count, int)]
+    dreamt = world.rssm.imagine(start, lambda *_: taken, world.rssm.noise(rng.key(9), 1, 4 * count))
+    expected = world.reward.mean(world.reward(feature(dreamt.latent)[1])).numpy().reshape(4, count).mean(1)
+    drawn = ask(held)[:, :, 0]
+    error = drawn.std(1) / np.sqrt(count)
+    assert (np.abs(drawn.mean(1) - expected / trader.reward_scale) < 5 * error).all()
+    with pytest.raises(ValueError, match="2 actions were given for a horizon of 3"):
+        ask(held[:, :2])

@@ -80,3 +80,16 @@ def test_its_state_comes_back():
     run(first, one, [0.5, -0.3])
     run(second, two, [0.5, -0.3])
     np.testing.assert_array_equal(one.numpy(), two.numpy())
+
+
+def test_the_rate_falls_to_nothing_over_the_last_share():
+    rates = []
+    variable = keras.Variable(np.ones(2, np.float32))
+    made = LaProp(0.1, warmup_steps=1, beta_1=0.0, beta_2=0.0, total_steps=10, annealing=0.5)
+    made.build([variable])
+    for _ in range(12):
+        before = variable.numpy()
+        made.apply_gradients([(tf.constant([1e-3, -1e-3]), variable)])
+        rates.append(float((before - variable.numpy())[0]))
+    # With no averages every step is the rate itself: whole for five updates, then one fifth less each.
+    np.testing.assert_allclose(rates, [0.1] * 6 + [0.08, 0.06, 0.04, 0.02, 0.0, 0.0], atol=1e-6)

@@ -98,6 +98,30 @@ def test_latents_are_stored_as_they_were_acted_in_and_learning_refreshes_them():
     assert np.abs(other.range).max() > 0
 
 
+def test_the_model_learns_first_and_alone():
+    run = training._Run(gymnasium.make_vec("CartPole-v1", num_envs=4), NANO, 0, None, None)
+    assert NANO.dreams_from == 96
+    before = run.learner.arrays()
+    while run.env_steps < NANO.dreams_from - 4:
+        run.advance()
+    assert run.updates_done > 0
+    alone = run.learner.arrays()
+    run.advance()
+    while run.updates_done == NANO.updates(NANO.dreams_from - 1):
+        run.advance()
+    run.learn()  # behind an output layer of zeros the critic's others do not move before
+    together = run.learner.arrays()
+    for name, start in before.items():
+        if name.startswith("world"):
+            assert not np.array_equal(alone[name], start), name
+        elif not name.startswith("optimiser"):
+            np.testing.assert_array_equal(alone[name], start, err_msg=name)
+    for part in ("actor", "critic", "slow", "behaviour_optimiser"):
+        assert any(
+            not np.array_equal(together[name], before[name]) for name in before if name.startswith(part)
+        ), part
+
+
 def test_a_killed_training_ends_in_the_same_bytes(tmp_path):
     def env():
         return gymnasium.make_vec("CartPole-v1", num_envs=4)
