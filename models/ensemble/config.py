@@ -79,7 +79,7 @@ class Config(configuration.Config):
     gate_quantile: Annotated[float, Between(0, 1, open_low=True)] = 0.99
     """The plan is followed only where the members disagree less than on this share of held-out data;
     1 switches the gate off."""
-    confidence: Annotated[float, AtLeast(0)] = 3.0
+    confidence: Annotated[float, AtLeast(0)] = 5.0
     """The plan must beat doing nothing (the neutral action throughout) by this many standard deviations of
     the members' opinions on it; 0 switches this off."""
     confidence_to_stay: Annotated[float, Between(0, 1)] = 0.5

@@ -196,16 +196,17 @@ def profile(name: str, *, title: str, caption: str, table: str, agents: Sequence
     return Chart(name, title, caption, spec)
 
 
-def training_curves(name: str, *, title: str, caption: str, table: str) -> Chart:
+def training_curves(name: str, *, title: str, caption: str, table: str, agent: str) -> Chart:
     """One thin line a job (fold and seed), one panel a metric."""
     spec: Spec = {
         "data": {"name": table},
+        "transform": [{"filter": {"field": "agent", "equal": agent}}],
         "facet": {"field": "metric", "type": "nominal", "title": None},
-        "columns": 2,
+        "columns": 3,
         "resolve": {"scale": {"y": "independent"}},
         "spec": {
-            "width": 330,
-            "height": 150,
+            "width": 250,
+            "height": 110,
             "mark": {"type": "line", "strokeWidth": 1.2},
             "encoding": {
                 "x": {"field": "step", "type": "quantitative", "title": "real steps",

@@ -34,7 +34,7 @@ class Inputs(NamedTuple):
     evidence: what stands behind the comparison (`metrics/evidence.json`).
     figures: family or "baselines" -> agent -> {"median", "runs", perhaps "model"}.
     reasons: family -> how one decision came about (`results/reasons`), empty for those that cannot say.
-    series: the plot series of `compare` by name, and `training` [job, step, metric, value], `prices`
+    series: the plot series of `compare` by name, and `training` [agent, job, step, metric, value], `prices`
         [symbol, time, close, relative], `gaps` [symbol, after, before, missing_bars].
     hallucinated: `metrics/hallucinated.json`, where there is one.
     """
@@ -68,6 +68,7 @@ class Section(NamedTuple):
     regimes: list[str]
     reasons: str  # where the pictures are from, empty without any
     pictures: list[Chart]
+    training: list[Chart]
     runs: tables.Table
     what_if: tables.Table | None
 
@@ -92,6 +93,9 @@ def render(inputs: Inputs) -> str:
         headline=words.headline(agents),
         page=_identity(inputs),
         banners=_banners(inputs),
+        answers=words.answers(
+            inputs.params, inputs.comparison, _models(inputs), leaking=bool(inputs.features["leaking"])
+        ),
         agents=ranked,
         agents_note=_agents_note(inputs),
         charts={chart.name: chart for chart in common},
@@ -131,7 +135,7 @@ def _bundle() -> str:
 
 
 def _of(section: Section) -> list[Chart]:
-    return [*section.behaviour, *section.forecasts, *section.pictures]
+    return [*section.behaviour, *section.forecasts, *section.pictures, *section.training]
 
 
 def _section(name: str, inputs: Inputs) -> Section:
@@ -161,6 +165,7 @@ def _section(name: str, inputs: Inputs) -> Section:
             grid=account.grid if account.actions == "grid" else None,
             observed=told.get("observation", []),
         ),
+        training=_training(name, inputs),
         runs=tables.runs(figures["runs"]),
         what_if=tables.what_if(evidence["what_if"][name]) if name in evidence["what_if"] else None,
     )
@@ -262,8 +267,8 @@ def _charts(inputs: Inputs, names: Sequence[str]) -> list[Chart]:
     learned = [name for name in names if agents[name]["kind"] == "learned"]
     common: dict[str, Any] = {"table": "equity", "agents": names, "learned": learned}
     best = max(names, key=lambda name: agents[name]["total_return"] or 0.0)
-    gaps, training = inputs.series["gaps"], inputs.series["training"]
-    drawn = [
+    gaps = inputs.series["gaps"]
+    return [
         charts.line_over_time(
             "equity",
             title="Equity, net of every cost",
@@ -321,21 +326,21 @@ def _charts(inputs: Inputs, names: Sequence[str]) -> list[Chart]:
             holes=not gaps.is_empty(),
         ),
     ]
-    if not training.is_empty():
-        drawn.append(
-            charts.training_curves(
-                "training",
-                title="Training curves",
-                caption="One line a fold and seed, on training data: not evidence of skill.",
-                table="training",
-            )
-        )
-    return drawn
 
 
 def _rows(inputs: Inputs) -> dict[str, list[dict[str, Any]]]:
     frames = {**inputs.series, "training": _results_only(inputs.series["training"])}
     return {name: rounded(frame.to_dicts(), 5) for name, frame in frames.items()}
+
+
+def _models(inputs: Inputs) -> dict[str, Any]:
+    """The figures of what was foretold, of those that foretell."""
+    return {
+        name: found["model"]
+        for group in inputs.figures.values()
+        for name, found in group.items()
+        if found.get("model")
+    }
 
 
 def _described(chart: Chart) -> charts.Spec:
@@ -347,13 +352,25 @@ def _learned(inputs: Inputs) -> list[str]:
     return [name for name, found in inputs.comparison["agents"].items() if found["kind"] == "learned"]
 
 
+def _training(name: str, inputs: Inputs) -> list[Chart]:
+    curves = inputs.series["training"]
+    if curves.filter(pl.col("agent") == name).is_empty():
+        return []
+    caption = "One line a fold and seed, on training data: not evidence of skill."
+    return [
+        charts.training_curves(
+            f"training_{name}", title="Training curves", caption=caption, table="training", agent=name
+        )
+    ]
+
+
 def _results_only(training: pl.DataFrame) -> pl.DataFrame:
     """Without the series that are the same in every job: those are schedules, not results."""
     if training["job"].n_unique() < 2:
         return training
-    spread = training.group_by("metric", "step").agg(pl.col("value").n_unique() > 1)
-    moved = spread.filter("value")["metric"].unique().to_list()
-    return training.filter(pl.col("metric").is_in(moved))
+    spread = training.group_by("agent", "metric", "step").agg(pl.col("value").n_unique() > 1)
+    moved = spread.filter("value").select("agent", "metric").unique()
+    return training.join(moved, on=["agent", "metric"], how="semi", maintain_order="left")
 
 
 def _json(value: Any) -> str:

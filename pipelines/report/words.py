@@ -31,6 +31,92 @@ def headline(agents: Mapping[str, Mapping[str, Any]]) -> str:
     return "No agent can be told apart from doing nothing. None of them deserves your money yet."
 
 
+def answers(
+    params: Params,
+    comparison: Mapping[str, Any],
+    models: Mapping[str, Mapping[str, Any]],
+    *,
+    leaking: bool,
+) -> list[tuple[str, str]]:
+    """What somebody asks who sees the page for the first time, and the answers.
+
+    Args:
+        models: the figures of what an agent foretold, of those that foretell.
+    """
+    agents = comparison["agents"]
+    learned = {name: found for name, found in agents.items() if found["kind"] == "learned"}
+    if not learned:
+        return []
+    return [
+        ("Which agent should I trust?", _trust(agents, learned, leaking)),
+        ("Could it have been luck?", _luck(comparison)),
+        ("What did trading cost?", _cost(learned)),
+        ("Do the agents know what they do not know?", _certainty(models)),
+        ("Is this a real market, or real money?", _reality(params, agents)),
+    ]
+
+
+def _trust(agents: Mapping[str, Any], learned: Mapping[str, Any], leaking: bool) -> str:
+    good = [name for name, found in learned.items() if str(found.get("verdict")).startswith("better")]
+    best = max(learned, key=lambda name: learned[name]["total_return"] or 0.0)
+    trust = "None: the results know the future" if leaking else listed(good) if good else "None of them"
+    said = (
+        f"{trust}. Of the learned ones {best} ended highest, at {learned[best]['total_return']:+.0%} after "
+        "every "
+        f"cost, and is {learned[best]['words']}."
+    )
+    hold = agents.get("buy_and_hold")
+    return said if hold is None else f"{said} Holding ended at {hold['total_return']:+.0%}."
+
+
+def _luck(comparison: Mapping[str, Any]) -> str:
+    said = (
+        f"{comparison['trials']['configurations']} configuration(s) were ever tried, and the verdicts pay "
+        "for all "
+        "of them."
+    )
+    chance = comparison["family"]["spa_zero"]
+    if chance is None:
+        return said
+    return f"{said} If no agent had any skill, the best would look this good in {chance:.0%} of the cases."
+
+
+def _cost(learned: Mapping[str, Any]) -> str:
+    dear = min(learned, key=lambda name: learned[name]["cost_total"] or 0.0)
+    return (
+        f"{dear} paid most: {-learned[dear]['cost_total']:.0%} of the start equity, trading its equity "
+        f"{learned[dear]['turnover_per_year']:,.0f} times a year. What is left of every agent under other "
+        "costs, "
+        "sizes and delays stands in its section."
+    )
+
+
+def _certainty(models: Mapping[str, Mapping[str, Any]]) -> str:
+    if not models:
+        return "No agent here foretells anything that could be checked."
+    covered = [
+        f"{name} {sum(held) / len(held):.0%}"
+        for name, found in models.items()
+        if (held := found["held"].get("coverage", {}).get(RANGE))
+    ]
+    glad = [name for name, found in models.items() if found["own"]["dream_gap_low"] > 0.0]
+    ranges = f"Their {RANGE} % ranges held the truth: {', '.join(covered)}. " if covered else ""
+    promises = (
+        f"{listed(glad)} promised provably more than came." if glad else "None promised provably too much."
+    )
+    return ranges + promises
+
+
+def _reality(params: Params, agents: Mapping[str, Any]) -> str:
+    trade = "No money was traded: these are backtests, filled at the next open."
+    if params.data.source != "simulator":
+        return f"The prices are real ({params.data.source}). {trade}"
+    known = f"Neither. The market is simulated ({params.data.simulator.market}), so its law is known"
+    if "oracle" in agents:
+        known += f": who knows it, but not the hidden regime, earns {agents['oracle']['total_return']:+,.0%}"
+    return f"{known}. {trade}"
+
+
 def listed(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
 
@@ -139,7 +225,7 @@ def hallucinated(found: Mapping[str, Any]) -> list[str]:
             f"the pairs ({low:.0%} … {high:.0%}; 50 % is guessing)."
         )
     if isinstance(found.get("stress"), int | float):
-        said.append(f"Stress: {found['stress']:.4g}.")
+        said.append(f"They were drawn at stress {found['stress']:g} (1 is as learned; more is wilder).")
     return said
 
 

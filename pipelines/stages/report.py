@@ -64,15 +64,14 @@ def inputs(settings: Params) -> Inputs:
 
 
 def _training(settings: Params, points: int) -> pl.DataFrame:
-    """Curves of all families; the metric carries the family's name."""
+    """Curves of all families."""
     tables = []
     for family in settings.agents:
         curve = pl.read_csv(layout.curves(family), schema=CURVE)
-        curve = curve.with_columns(metric=pl.lit(f"{family}: ") + pl.col("metric"))
         rank = pl.int_range(pl.len()).over("job", "metric")
         step = pl.max_horizontal(pl.len().over("job", "metric") * 8 // points, pl.lit(1))
-        tables.append(curve.filter(rank % step == 0))
-    return pl.concat(tables) if tables else pl.DataFrame(schema=CURVE)
+        tables.append(curve.filter(rank % step == 0).with_columns(agent=pl.lit(family)))
+    return pl.concat(tables)
 
 
 def _prices(points: int) -> pl.DataFrame:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
+import shutil
 import signal
 import subprocess
 import time
@@ -13,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.end_to_end.conftest import clone, environment, run
+from tests.pipelines.browser import console, needs_chromium
 
 pytestmark = [pytest.mark.serial, pytest.mark.timeout(1200)]
 
@@ -51,6 +54,18 @@ def test_every_agent_is_in_the_comparison_with_a_verdict(smoke: Path) -> None:
     assert agents["flat"]["total_return"] == 0.0
     assert agents["dqn"]["words"]
     assert found["trials"]["problems"] == []
+
+
+@needs_chromium
+def test_the_plots_of_dvc_need_no_network(smoke: Path) -> None:
+    run("dvc", "plots", "show", "--out", "shown", folder=smoke)
+    page = (smoke / "shown/index.html").read_text("utf-8")
+    for name in ("equity", "drawdown", "exposures", "calibration", "transform", "training"):
+        assert f"'#{name}" in page or name in ("calibration", "transform"), name  # who foretells nothing has none
+    assert "cdn." not in page
+    assert not re.findall(r"<script[^>]* src=", page)
+    assert console(smoke / "shown/index.html", 1200) == []
+    shutil.rmtree(smoke / "shown")
 
 
 def test_no_tracked_output_knows_when_or_where_it_was_made(smoke: Path) -> None:

@@ -144,7 +144,8 @@ def inputs(**changes: Any) -> Inputs:
             "fan": series.fans(tables),
             "regimes": regimes.spans,
             "training": pl.DataFrame(
-                {"job": ["a", "b"], "step": [1, 1], "metric": ["clever: loss"] * 2, "value": [1.0, 2.0]}
+                {"agent": ["clever"] * 2, "job": ["a", "b"], "step": [1, 1], "metric": ["loss"] * 2,
+                 "value": [1.0, 2.0]}
             ),
             "prices": pl.DataFrame(
                 {"symbol": ["SIM"] * 3, "close": [1.0, 2.0, 3.0], "relative": [1.0, 2.0, 3.0],
@@ -201,9 +202,9 @@ def test_every_chart_is_drawn_and_described(page: Path) -> None:
     text = dom(page, 1280)
     assert 'data-drawn="yes"' in text
     drawn = re.findall(r'<div class="chart[^>]*id="chart-(\w+)"[^>]*aria-label="([^"]+)"[^>]*>(.)', text)
-    common = {"equity", "drawdown", "exposure", "costs", "profile", "price", "training"}
+    common = {"equity", "drawdown", "exposure", "costs", "profile", "price"}
     each = {"positions", "waterfall", "fan", "planned"}
-    ranges, told = {"coverage", "transform", "regimes"}, {"tree", "beams", "attention", "plan"}
+    ranges, told = {"coverage", "transform", "regimes", "training"}, {"tree", "beams", "attention", "plan"}
     clever = {f"{name}_clever" for name in each | ranges | told}
     assert {name for name, _, _ in drawn} == common | clever | {f"{name}_bear" for name in each}
     assert text.count('<svg class="marks"') == len(drawn)
@@ -344,3 +345,26 @@ def test_regimes_are_thinned_to_stretches_and_named() -> None:
     assert set(found.spans["regime"]) <= {trait.name for trait in found.traits}
     assert found.spans["start"].to_list()[1:] == found.spans["end"].to_list()[:-1]
     assert labels.labels_of("bear", frames["bear"], data, None, points=11) is None
+
+
+def test_the_first_screen_answers_what_a_stranger_asks() -> None:
+    made = inputs()
+    models = {name: made.figures["learned"][name]["model"] for name in LEARNED}
+    asked = dict(words.answers(made.params, made.comparison, models, leaking=False))
+    assert len(asked) == 5
+    agents = made.comparison["agents"]
+    best = max(LEARNED, key=lambda name: agents[name]["total_return"])
+    assert asked["Which agent should I trust?"].startswith(
+        f"None of them. The best of them, {best}, ended at"
+    )
+    assert "2 configuration(s) were ever tried" in asked["Could it have been luck?"]
+    assert asked["Is this a real market, or real money?"].startswith("Neither. The market is simulated")
+    certain = asked["Do the agents know what they do not know?"]
+    assert certain.startswith("Their 80 % ranges held the truth: clever 7")
+    assert certain.endswith("clever and bear promised provably more than came.")
+    agents[best]["verdict"] = "better than zero"
+    trusted = words.answers(made.params, made.comparison, models, leaking=False)[0][1]
+    assert trusted.startswith(f"{best}. Of")
+    assert words.answers(made.params, made.comparison, models, leaking=True)[0][1].startswith(
+        "None; the results know"
+    )

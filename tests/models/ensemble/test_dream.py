@@ -234,7 +234,7 @@ def test_a_penalty_and_a_short_span_lower_returns_but_not_rewards():
 
 def test_the_gate_closes_on_disagreement_on_doubtful_advantage_and_on_broken_models():
     observation = _observation(2)
-    settings = _settings(samples=20, neutral=(0.25,))
+    settings = _settings(samples=20, neutral=(0.25,), confidence_to_stay=1.0)
     start = tf.zeros((2, 3, 1))
     run = decision.decider(SHAPE, settings, Known(), 2, compiled=False)
 
@@ -261,17 +261,24 @@ def test_the_gate_closes_on_disagreement_on_doubtful_advantage_and_on_broken_mod
     np.testing.assert_array_equal(info["lost"], [1.0, 1.0])
 
 
-def test_to_stay_takes_less_than_to_begin():
-    model, observation = _model(), _observation(2)
-    settings = _settings(samples=20, neutral=(0.25,), confidence_to_stay=0.0)
-    run = decision.decider(SHAPE, settings, Known(), 2, compiled=False)
+def test_to_go_on_takes_less_than_to_begin_or_to_turn():
+    model, observation = _model(), tf.repeat(_observation(1), 3, axis=0)
+    settings = _settings(
+        planner="shooting", samples=200, propagation="mean", neutral=(0.25,), confidence_to_stay=0.0,
+        warm_start=False,
+    )  # fmt: skip
+    run = decision.decider(SHAPE, settings, Known(), 3, compiled=False)
+    idle = tf.fill((3, 3, 1), 0.25)
+    free, *_ = run(model, observation, idle, Limits(*map(tf.constant, agent.OPEN)), SEED)
+    away = float(free[0, 0]) - 0.25
+    before = tf.constant([0.0, 1.0, -1.0])[:, None, None]  # flat, with it, against it
+    state = idle + 0.1 * tf.sign(away) * before
     strict = Limits(*map(tf.constant, agent.OPEN._replace(confidence=np.float32(1e9))))
-    state = tf.constant([[[0.25]] * 3, [[1.0]] * 3])  # the second one has begun something
     action, following, info = run(model, observation, state, strict, SEED)
     assert (info["advantage"].numpy() > 0).all()
-    np.testing.assert_array_equal(info["gated"], [1.0, 0.0])
-    np.testing.assert_array_equal(following[0], [[0.25]] * 3)  # what is not followed is not carried on
-    np.testing.assert_array_equal(action[1], following[1, 0])
+    np.testing.assert_array_equal(info["gated"], [1.0, 0.0, 1.0])
+    np.testing.assert_array_equal(following[0], idle[0])  # what is not followed is not carried on
+    np.testing.assert_array_equal(action[1], free[1])
 
 
 @pytest.mark.parametrize(("shape", "numbers"), [(SHAPE, [1, 2, 3, 0.5, 0.5, 1, 1.5]), (
