@@ -42,7 +42,7 @@ from pipelines.sources.files import read_candles
 ROOT = Path(__file__).parents[1]
 DATA = Path(os.environ.get("SHARED_DATA", ROOT.parent / "shared" / "data"))
 FILE = DATA / "binance_usdm" / "BTCUSDT_1h.csv"
-DRAWS = 8
+DRAWS = 48
 _UNIT = 1000.0  # of the returns that the library is given: it converges on numbers of order one
 CONFIG: dict[str, Any] = {
     "env_steps": 30_000,
