@@ -2,12 +2,13 @@
 
     python -m benchmarks.world_model_real [--seeds 5]
 
-Nats a bar. BTCUSDT, hourly, 2020 to 2024 (`binance_usdm/BTCUSDT_1h.csv` below the folder of the environment variable
-SHARED_DATA, `../shared/data` if unset); the last 20 % is held out, and nothing is fitted to it. The return is
-the log return of the close, in its own unit. GARCH(1,1) with t errors is fitted by `arch` on the same first
-80 % and carried through the rest with its parameters fixed. The world model's density is the mean over
-`DRAWS` paths of latents, as an agent that is not sure of what it sees. Volatility is foretold, not direction:
-`mean_only`, the Gaussian whose mean moves with the model's and whose width stays, shows how little that is.
+Nats a bar. BTCUSDT, hourly, 2020 to 2024: `binance_usdm/BTCUSDT_1h.csv` below the folder of the environment
+variable SHARED_DATA (`../shared/data` if unset). The last 20 % is held out, and nothing is fitted to it. The
+return is the log return of the close, in its own unit. GARCH(1,1) with t errors is fitted by `arch` on the
+same first 80 % and carried through the rest with its parameters fixed. The world model's density is the mean
+over `DRAWS` paths of latents, as an agent that is not sure of what it sees. Volatility is foretold, not
+direction: `mean_only`, the Gaussian whose mean moves with the model's and whose width stays, shows how little
+that is.
 
 Prints, and writes `benchmarks/results/world_model_real.json`.
 """
@@ -41,7 +42,7 @@ from pipelines.sources.files import read_candles
 ROOT = Path(__file__).parents[1]
 DATA = Path(os.environ.get("SHARED_DATA", ROOT.parent / "shared" / "data"))
 FILE = DATA / "binance_usdm" / "BTCUSDT_1h.csv"
-DRAWS = 8
+DRAWS = 48
 _UNIT = 1000.0  # of the returns that the library is given: it converges on numbers of order one
 CONFIG: dict[str, Any] = {
     "env_steps": 30_000,

@@ -7,7 +7,9 @@ LSTM 32, K 5, z 8, a linear controller, no training. Prints, and writes
 
 - `own`: 1024 controllers x 200 steps, each with a world of its own (the memory takes the action in);
 - `shared`: the same, where actions do not move the world and the controllers share it;
-- `generation`: seconds for 64 candidates x 16 dreams x 200 steps, with a world each.
+- `generation`: seconds for 64 candidates x 16 dreams x 200 steps, with a world each;
+- `backtest`: steps a second of an agent of these sizes in the real backtest (act, fill, mark), batch 1, and
+  how many times cheaper one of its own dreamed steps is.
 """
 
 from __future__ import annotations
@@ -22,8 +24,11 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+import models
+from benchmarks.world_model_regimes import Market, walk
 from models.world_model import controller, dream, mdn_rnn
 from models.world_model.actions import Acts
+from models.world_model.agent import WorldModelAgent
 from models.world_model.dream import Imagination, State, World
 from models.world_model.mdn_rnn import Memory
 
@@ -54,18 +59,37 @@ def seconds(model: Imagination, population: int, dreams: int) -> float:
     return min(took[1:])
 
 
+def backtest_seconds() -> tuple[WorldModelAgent, float]:
+    """A hastily trained agent of the default sizes, and its seconds a step in the real backtest."""
+    market = Market("regimes", 0, 2000)
+    hasty = {"env_steps": 2000, "evaluation_steps": 200, "vae_epochs": 1, "rnn_epochs": 1, "generations": 1}
+    agent = models.train("world_model", market.training_env(), hasty, seed=0)
+    assert isinstance(agent, WorldModelAgent)
+    env = market.env(market.test, num_envs=1, episode_bars=None)
+    took = []
+    for _ in range(2):
+        began = time.perf_counter()
+        steps = len(walk(agent, env, seed=0).rewards)
+        took.append((time.perf_counter() - began) / steps)
+    return agent, min(took)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     tf.config.threading.set_intra_op_parallelism_threads(arguments.threads)
     tf.config.threading.set_inter_op_parallelism_threads(arguments.threads)
+    agent, real = backtest_seconds()
+    dreamed = seconds(agent.imagination(), 64, 64) / (64 * 64 * STEPS)
     own, shared = imagination(shared=False), imagination(shared=True)
     result = {
         "command": f"python -m benchmarks.world_model_speed --threads {arguments.threads}",
         "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
         "own_steps_per_second": round(1024 * STEPS / seconds(own, 1024, 1)),
         "shared_steps_per_second": round(1024 * STEPS / seconds(shared, 1024, 1)),
+        "backtest_steps_per_second": round(1 / real),
+        "dream_step_cheaper_by": round(real / dreamed),
         "generation_seconds": round(seconds(own, 64, 16), 4),
     }
     print(json.dumps(result, indent=1))

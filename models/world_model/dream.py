@@ -126,7 +126,7 @@ def advance(
         repeated = tf.broadcast_to(shared, (x.shape[0] // dreams, *shared.shape))
         return tf.reshape(repeated, (x.shape[0], *shared.shape[1:]))
 
-    y = mdn_rnn.draw(mixture, over_worlds(pick), over_worlds(normal), shape)  # [B, Y]
+    y = mdn_rnn.draw(ahead, setting.temperature, over_worlds(pick), over_worlds(normal), shape)  # [B, Y]
     z, payoff = y[:, :latents], y[:, latents:] * setting.payoff_scale
     survive = mdn_rnn.survival(ahead.going_on, world.terminal_weight)
     if not world.exposure:

@@ -92,7 +92,7 @@ def digest(rows: Timeline, config: Config, design: Design) -> Gathered:
 
 
 def _shared(missing: np.ndarray, keys: np.ndarray) -> np.ndarray:
-    """What any of the rows with the same key `[M]` tells, for all of them: `missing [M, S]` points one way."""
+    """What any of the rows with the same key `[M]` tells, for all: `missing [M, S]` points one way."""
     _, group = np.unique(keys, return_inverse=True)
     up, down = (np.zeros((group.max() + 1, missing.shape[1]), np.float32) for _ in range(2))
     np.maximum.at(up, group, missing)

@@ -112,11 +112,15 @@ def _project(weights: Mapping[str, Any], x: Any) -> Any:
 
 
 def _gate(weights: Mapping[str, Any], memory: Memory, projected: Any) -> Memory:
-    tanh = np.tanh if isinstance(projected, np.ndarray) else tf.tanh
     recurrent = _matmul(memory.h, weights["lstm.recurrent"])
     if "lstm.recurrent_gain" in weights:
         recurrent = _normalise(recurrent, weights["lstm.recurrent_gain"])
-    gates = projected + recurrent  # [..., 4H]
+    return _open(memory, projected + recurrent)
+
+
+def _open(memory: Memory, gates: Any) -> Memory:
+    """The memory after `gates [..., 4H]`."""
+    tanh = np.tanh if isinstance(gates, np.ndarray) else tf.tanh
     units = gates.shape[-1] // 4
     # One activation over three gates: sigmoid(x) = (1 + tanh(x / 2)) / 2.
     soft = 0.5 + 0.5 * tanh(0.5 * gates[..., : 3 * units])
@@ -167,6 +171,7 @@ class Outlook(NamedTuple):
 
     mixture: Mixture
     going_on: tf.Tensor  # [...] logit of continuation, as trained (see `terminal_weight`)
+    wide: Any  # what the mixture's scale is made of by `positive`
 
 
 def outlook(weights: Mapping[str, Any], h: tf.Tensor, x: tf.Tensor, shape: Shape) -> Outlook:
@@ -187,9 +192,14 @@ def outlook(weights: Mapping[str, Any], h: tf.Tensor, x: tf.Tensor, shape: Shape
     size = count * width
     mean = reshape(out[..., logits : logits + size], (*lead, *matrix))
     wide = reshape(out[..., logits + size : -1], (*lead, *matrix))
-    scale = (np.logaddexp(np.float32(0), wide) if numpy else tf.math.softplus(wide)) + _SMALLEST_SCALE
     weigh = out[..., :logits] if shape.joint else reshape(out[..., :logits], (*lead, width, count))
-    return Outlook(Mixture(weigh, mean, scale), out[..., -1])
+    return Outlook(Mixture(weigh, mean, positive(wide)), out[..., -1], wide)
+
+
+def positive(wide: Any) -> Any:
+    """The scale of a component: softplus, and never too small."""
+    soft = np.logaddexp(np.float32(0), wide) if isinstance(wide, np.ndarray) else tf.math.softplus(wide)
+    return soft + _SMALLEST_SCALE
 
 
 def _shares(logits: np.ndarray) -> np.ndarray:
@@ -232,19 +242,25 @@ def tempered(mixture: Mixture, temperature: Any) -> Mixture:
     return Mixture(mixture.logits / temperature, mixture.mean, mixture.scale * temperature**0.5)
 
 
-def draw(mixture: Mixture, pick: tf.Tensor, noise: tf.Tensor, shape: Shape) -> tf.Tensor:
-    """One y `[..., Y]`. `pick` is uniform, `[...]` if joint, else `[..., Y]`; `noise` is normal `[..., Y]`.
+def draw(ahead: Outlook, temperature: Any, pick: tf.Tensor, noise: tf.Tensor, shape: Shape) -> tf.Tensor:
+    """One y `[..., Y]` of the tempered mixture. `pick` is uniform, `[...]` if joint, else `[..., Y]`;
+    `noise` is normal `[..., Y]`.
 
-    Both may broadcast against the mixture: dreams that share them differ only in what was decided.
+    Both may broadcast against the mixture: dreams that share them differ only in what was decided. The
+    scale is made of the one component that was picked: most of a dream's time went into the others.
     """
-    reached = tf.cumsum(tf.nn.softmax(mixture.logits), axis=-1)  # [..., K]
-    below = reached[..., :-1] <= pick[..., None]  # the last component takes what rounding leaves
+    logits = ahead.mixture.logits / temperature
+    share = tf.exp(logits - tf.reduce_max(logits, axis=-1, keepdims=True))  # [..., K]
+    reached = tf.cumsum(share, axis=-1)
+    # The last component takes what rounding leaves.
+    below = reached[..., :-1] <= pick[..., None] * reached[..., -1:]
     chosen = tf.reduce_sum(tf.cast(below, tf.int32), axis=-1)
     hot = tf.one_hot(chosen, shape.components)  # [..., K] or [..., Y, K]
     axis = -2 if shape.joint else -1
     hot = hot[..., None] if shape.joint else hot
-    mean = tf.reduce_sum(hot * mixture.mean, axis=axis)
-    return mean + tf.reduce_sum(hot * mixture.scale, axis=axis) * noise
+    mean = tf.reduce_sum(hot * ahead.mixture.mean, axis=axis)
+    wide = tf.reduce_sum(hot * ahead.wide, axis=axis)
+    return mean + positive(wide) * temperature**0.5 * noise
 
 
 class Moments(NamedTuple):

@@ -152,7 +152,10 @@ def test_the_density_is_the_formula_and_the_draws_have_its_moments(joint):
 
     count = 40_000
     pick = rng.uniform(rng.key(1), (count, 4) if joint else (count, 4, 3))
-    drawn = mdn_rnn.draw(mixture, pick, rng.normal(rng.key(2), (count, 4, 3)), shape).numpy()
+    wide = tf.math.log(tf.math.expm1(mixture.scale - 1e-3))
+    np.testing.assert_allclose(mdn_rnn.positive(wide), mixture.scale, rtol=1e-4)
+    ahead = mdn_rnn.Outlook(mixture, tf.zeros(4), wide)
+    drawn = mdn_rnn.draw(ahead, 1.0, pick, rng.normal(rng.key(2), (count, 4, 3)), shape).numpy()
     law = mdn_rnn.distribution(mixture, shape)
     error = law.stddev().numpy() / np.sqrt(count)
     assert (np.abs(drawn.mean(axis=0) - law.mean().numpy()) < 5 * error).all()
@@ -404,6 +407,20 @@ def test_scores_become_actions_of_the_space(space, changes, scores, expected):
         np.testing.assert_allclose(ours, theirs, atol=1e-6)
 
 
+def test_exposures_beyond_the_limit_are_scaled_down_as_the_account_does():
+    config = Config(reward="exposure", exposures=(-1.0, 0.0, 1.0), gross_limit=1.0)
+    space = spaces.MultiDiscrete([3, 3])
+    acts = actions.acts_of(space, config)
+    scores = np.array([[5.0, -5.0], [5.0, 0.0]], np.float32)
+    for values in (scores, tf.constant(scores)):
+        np.testing.assert_allclose(actions.decide(values, acts).value, [[0.5, -0.5], [1.0, 0.0]])
+    np.testing.assert_allclose(actions.value_of(np.array([[2, 0], [2, 1]]), acts), [[0.5, -0.5], [1.0, 0.0]])
+    wide = Config(reward="exposure", exposure_unit=2.0, gross_limit=2.0)
+    box = actions.acts_of(spaces.Box(-1.0, 1.0, (2,)), wide)
+    np.testing.assert_allclose(actions.value_of(np.array([[1.0, -1.0], [0.5, 0.0]]), box), [[1, -1], [1, 0]])
+    assert actions.acts_of(spaces.Discrete(3), config).gross == 0.0  # one asset never meets it
+
+
 def _ellipsoid(x):
     return (10.0 ** (6.0 * np.arange(10) / 9.0) * x**2).sum(axis=-1)
 
@@ -478,6 +495,31 @@ def test_planted_regimes_are_found_and_the_future_is_not_used():
     np.testing.assert_allclose(regimes.update(chain, belief, path[1:2]), now[1:2])
     again = regimes.of(regimes.arrays(chain))
     assert all(np.array_equal(a, b) for a, b in zip(again, chain, strict=True))
+
+
+def test_regimes_of_spread_alone_are_found_under_fat_tails_and_named():
+    draw = np.random.default_rng(5)
+    state = np.repeat(draw.permutation(np.arange(60) % 3), 100)
+    wide = np.array([1.0, 2.5, 4.0])[state]
+    path = (wide * draw.standard_t(4, 6000))[:, None]
+    for t in range(1, 6000):  # the calm regime takes its moves back
+        path[t] -= 0.5 * path[t - 1] * (state[t] == 0)
+    first = np.arange(6000) % 1500 == 0
+    chain = regimes.fit(path, 3, seed=0, first=first, stay=40.0, centred=True)
+    assert (chain.mean == 0).all()
+    assert (chain.stay >= 40 - 1e-6).all()
+    assert regimes.adjusted_rand(regimes.smoothed(chain, path, first).argmax(axis=1), state) > 0.75
+    # Stretches that are walked side by side are what each is alone.
+    part = slice(1500, 3000)
+    np.testing.assert_allclose(
+        regimes.smoothed(chain, path, first)[part], regimes.smoothed(chain, path[part]), atol=1e-12
+    )
+    found = regimes.traits(chain, path, first, unit=0.01)
+    assert [each["name"].split(",")[0] for each in found] == ["calm", "middle", "wild"]
+    assert "reverting" in found[0]["name"]
+    assert found[0]["deviation"] < found[1]["deviation"] < found[2]["deviation"]
+    assert sum(each["share"] for each in found) == pytest.approx(1.0)
+    assert found[0]["ratio"] < 0.7
 
 
 def test_the_adjusted_rand_index():

@@ -14,6 +14,7 @@ from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
 
 import pipelines.market  # noqa: F401  (registers the environments)
+from models.exposures import Exposures
 from pipelines.market.account import Bars, Ledger, simulate
 from pipelines.market.costs import Costs
 from pipelines.market.env import RUIN_REWARD, TradingEnv, TradingVectorEnv, random_walk
@@ -208,3 +209,24 @@ class TestTrading:
                 TradingVectorEnv(TWO, **options)  # type: ignore[arg-type]
         with pytest.raises(ValueError, match=r"bars\.open must be"):
             TradingVectorEnv(Bars(*([np.ones((1, 3, 1))] * 4)))
+
+
+def test_the_environment_tells_what_its_observations_and_actions_are() -> None:
+    bars, features = TWO, np.zeros((300, 6))
+    costs = Costs(leverage=1.5)
+
+    def shown(**options: Any) -> Exposures | None:
+        terms = options.pop("costs", costs)
+        env = TradingVectorEnv(bars, features, terms, return_columns=[0, 3], episode_bars=20, **options)
+        return env.exposures_shown
+
+    assert shown() == Exposures(3, (0, 3), (-1.0, -0.5, 0.0, 0.5, 1.0), unit=1.5, gross=1.5)
+    assert shown(costs=Costs(allow_short=False)).levels == (0.0, 0.0, 0.0, 0.5, 1.0)  # type: ignore[union-attr]
+    assert shown(actions="box") == Exposures(3, (0, 3), (), unit=1.5, gross=1.5)
+    # What follows from more than exposures and returns is not claimed.
+    assert shown(drawdown_penalty=0.1) is None
+    assert shown(actions="box", costs=Costs(allow_short=False)) is None
+    assert TradingVectorEnv(bars, features, costs).exposures_shown is None
+    assert TradingVectorEnv().exposures_shown == Exposures(2, (0,), (-1.0, -0.5, 0.0, 0.5, 1.0), gross=1.0)
+    with pytest.raises(ValueError, match="return_columns must name 2 features"):
+        TradingVectorEnv(bars, features, costs, return_columns=[0])
