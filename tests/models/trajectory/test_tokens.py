@@ -81,3 +81,15 @@ def test_columns_that_are_no_numbers_are_refused():
 
 def test_expectation_is_not_renormalised():
     assert expectation(np.array([0.25, 0.25]), np.array([2.0, 4.0])) == 1.5
+
+
+def test_the_mean_of_a_cell_is_that_of_its_values_and_reproduces_the_mean_of_all():
+    draw = np.random.default_rng(0)
+    values = np.concatenate([np.zeros(300), draw.standard_t(2, 700)])
+    cells = fit_column(values, 20)
+    tokens = Tokeniser([cells], np.array([-np.inf]), np.array([np.inf])).encode(values[:, None]).tokens[:, 0]
+    for token in np.unique(tokens):
+        assert cells.means[token] == pytest.approx(values[tokens == token].mean())
+    shares = np.bincount(tokens, minlength=len(cells.means)) / len(tokens)
+    assert shares @ cells.means == pytest.approx(values.mean())
+    assert abs(shares @ cells.centres - values.mean()) > 0.01  # fat tails: half way is far out

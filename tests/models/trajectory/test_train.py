@@ -80,6 +80,10 @@ def test_the_plan_takes_the_action_that_pays_a_basis_point(matched):
     assert (np.diff(decision.info["beam_scores"]) <= 0).all()
     assert decision.info["value"].shape == decision.info["log_probability"].shape == (2,)
     assert decision.info["value"][0] > 1e-4
+    np.testing.assert_array_equal(decision.info["clipped"], [0, 0])
+    beyond = matched.act(2.0 * shown[:1], matched.initial_state(1), seed=0)
+    np.testing.assert_array_equal(beyond.info["clipped"], [1])
+    np.testing.assert_array_equal(beyond.action, [-3])
 
 
 def test_a_target_is_followed_and_an_impossible_one_refused(matched):
@@ -101,6 +105,18 @@ def test_a_target_is_followed_and_an_impossible_one_refused(matched):
         matched.with_target(quantile=1.5)
     with pytest.raises(ValueError, match="either a quantile or a value"):
         matched.with_target()
+
+
+def test_a_search_for_a_target_finds_it_from_either_side(matched):
+    """Imitation is switched off, so that only the return counts; the network is not told the target."""
+    shown = np.array([[1.0], [-1.0]], np.float32)
+    for target, action in ((1.0, [-3, -5]), (0.0, [-5, -3])):
+        aiming = matched.with_config(beam_score="target", target=target, likelihood_weight=0.0)
+        assert aiming.target[0] == aiming.shape.unknown
+        np.testing.assert_array_equal(aiming.act(shown, aiming.initial_state(2)).action, action)
+    nothing = matched.with_target(value=0.0).with_config(beam_score="target", likelihood_weight=0.0)
+    promised = nothing.act(shown, nothing.initial_state(2)).info["value"]
+    assert (np.abs(promised) < 0.5 * matched.quantiles[0, -1]).all()
 
 
 def test_the_table_of_losses_is_below_the_simple_models(matched):
@@ -257,7 +273,8 @@ def test_configurations_that_contradict_themselves_are_refused():
     for changes, message in (
         ({"heads": 3}, "width: 8 is not allowed; it must be a multiple of heads"),
         ({"plan_every": 3}, "plan_every: 3 is not allowed; it must be at most the horizon"),
-        ({"mode": "condition"}, "target: None is not allowed"),
+        ({"mode": "condition"}, "target: None is not allowed; mode 'condition' needs"),
+        ({"beam_score": "target"}, "target: None is not allowed; beam_score 'target' needs"),
         ({"target_drawdown": 0.5}, "it must be null without drawdown_token"),
     ):
         with pytest.raises(ValueError, match=message):
