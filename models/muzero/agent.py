@@ -45,6 +45,7 @@ def shape_of(config: Config, spaces: Spaces) -> Shape:
         config.latent,
         config.hidden,
         config.blocks,
+        config.action_gate,
         config.value_limit,
         config.value_bins,
         config.reward_limit,

@@ -17,15 +17,20 @@ class Config(configuration.Config):
     """Real steps of training."""
     warmup_steps: Annotated[int, AtLeast(1)] = 1_000
     """Steps of uniformly random actions before learning; observations and rewards are scaled by them."""
+    gather: Literal["search", "random"] = "random"
+    """How actions are chosen after the warm-up: by a search with noise at its root, or still at random, the
+    policy being learned from reanalysis alone. Random is for markets, whose next bar does not depend on the
+    action: an agent that has learned to stay out sees no more rewards to learn from."""
     replay_capacity: Annotated[int, AtLeast(2)] = 50_000
     """Rows kept; older ones are overwritten: the rolling window of what is learned from."""
-    updates_per_step: Annotated[float, Above(0)] = 0.1
+    updates_per_step: Annotated[float, Above(0)] = 0.2
     """The train ratio: gradient updates a real step."""
     batch_size: Annotated[int, AtLeast(1)] = 64
     """Unrolled stretches an update."""
 
-    history: Annotated[int, AtLeast(1)] = 4
-    """Observations that the representation sees, the present one included."""
+    history: Annotated[int, AtLeast(1)] = 1
+    """Observations that the representation sees, the present one included. One is enough where observations
+    are themselves summaries of the past, as a market's features are."""
     encoder: Literal["window", "gru"] = "window"
     """Past observations side by side, or one after the other through a recurrent cell."""
     latent: Annotated[int, AtLeast(1)] = 32
@@ -33,6 +38,8 @@ class Config(configuration.Config):
     """Units of the networks' layers."""
     blocks: Annotated[int, AtLeast(0)] = 1
     """Residual blocks in the representation and in the dynamics."""
+    action_gate: bool = True
+    """The action also multiplies the units of the dynamics' first layer."""
     value_limit: Annotated[float, Above(0)] = 20.0
     """Ends of the value's support, after the transform h, in scaled rewards."""
     value_bins: Annotated[int, AtLeast(3)] = 81
@@ -82,16 +89,16 @@ class Config(configuration.Config):
     """K: steps of the model that a gradient goes through."""
     n_step: Annotated[int, AtLeast(1)] = 5
     """Rewards summed before the target network's value."""
-    value_weight: Annotated[float, AtLeast(0)] = 0.25
+    value_weight: Annotated[float, AtLeast(0)] = 0.05
     reward_weight: Annotated[float, AtLeast(0)] = 1.0
-    consistency_weight: Annotated[float, AtLeast(0)] = 1.0
+    consistency_weight: Annotated[float, AtLeast(0)] = 0.0
     """Of the agreement of unrolled latents with those of later observations; 0 leaves it out."""
     entropy_weight: Annotated[float, AtLeast(0)] = 0.0
     """Of the policy's entropy; keeps a continuous policy wide."""
-    learning_rate: Annotated[float, Above(0)] = 2e-3
-    final_learning_rate: Annotated[float, AtLeast(0)] = 2e-4
+    learning_rate: Annotated[float, Above(0)] = 3e-3
+    final_learning_rate: Annotated[float, AtLeast(0)] = 1e-3
     """Reached in a straight line at the end of training."""
-    weight_decay: Annotated[float, AtLeast(0)] = 1e-4
+    weight_decay: Annotated[float, AtLeast(0)] = 0.1
     """Of matrices only, apart from the gradient's moments."""
     gradient_clip: Annotated[float, Above(0)] = 5.0
     """Largest global norm of a gradient."""
@@ -118,6 +125,8 @@ class Config(configuration.Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.gather == "random" and self.reanalyse_ratio == 0.0:
+            raise ValueError("gather: 'random' learns its policy from reanalysis; reanalyse_ratio is 0")
         if self.chance_outcomes == 1:
             raise ValueError("chance_outcomes: 1 outcome is no chance; allowed are 0 and 2 or more")
         if self.chance_outcomes and self.search != "puct":
@@ -128,11 +137,17 @@ class Config(configuration.Config):
         """The same code in seconds: for tests."""
         return cls(
             env_steps=160,
+            gather="search",
             warmup_steps=64,
             replay_capacity=256,
             updates_per_step=0.1,
             batch_size=4,
             history=2,
+            value_weight=0.25,
+            consistency_weight=1.0,
+            weight_decay=1e-4,
+            learning_rate=2e-3,
+            final_learning_rate=2e-4,
             latent=6,
             hidden=8,
             value_bins=11,

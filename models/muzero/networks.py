@@ -33,6 +33,7 @@ class Shape(NamedTuple):
     latent: int
     hidden: int
     blocks: int
+    gate: bool
     value_limit: float
     value_bins: int
     reward_limit: float
@@ -70,6 +71,8 @@ class Shape(NamedTuple):
         trunk("representation", self.hidden if self.encoder == "gru" else self.history * shown)
         dense("representation.latent", self.hidden, self.latent)
         trunk("dynamics", self.latent + (self.outcomes or self.actions.width))
+        if self.gate:
+            sizes["dynamics.gate"] = (self.outcomes or self.actions.width, self.hidden)
         dense("dynamics.latent", self.hidden, self.latent)
         dense("dynamics.reward", self.hidden, self.reward_bins)
         dense("prediction.in", self.latent, self.hidden)
@@ -80,6 +83,8 @@ class Shape(NamedTuple):
         dense("consistency.out", self.hidden, self.latent)
         if self.outcomes:
             trunk("afterstate", self.latent + self.actions.width)
+            if self.gate:
+                sizes["afterstate.gate"] = (self.actions.width, self.hidden)
             dense("afterstate.latent", self.hidden, self.latent)
             dense("chance.in", self.latent, self.hidden)
             sizes["chance.in.gain"] = (self.hidden,)
@@ -143,9 +148,17 @@ def _first(weights: Weights, name: str, x: tf.Tensor) -> tf.Tensor:
     return keras.activations.silu(_norm(weights, f"{name}.in", _dense(weights, f"{name}.in", x)))
 
 
-def _trunk(weights: Weights, name: str, x: tf.Tensor, blocks: int) -> tf.Tensor:
-    """`[..., I]` to `[..., hidden]`: a layer, then residual blocks that are normalised on their way in."""
-    x = _first(weights, name, x)
+def _trunk(
+    weights: Weights, name: str, x: tf.Tensor, blocks: int, code: tf.Tensor | None = None
+) -> tf.Tensor:
+    """`[..., I]` to `[..., hidden]`: a layer, then residual blocks that are normalised on their way in.
+
+    A `code` joins the input, and may gate the first layer's units: what an action does is often a product (an
+    exposure times a return), which a sum of the two hardly holds.
+    """
+    x = _first(weights, name, x if code is None else tf.concat([x, code], axis=-1))
+    if code is not None and f"{name}.gate" in weights:
+        x *= 1.0 + code @ weights[f"{name}.gate"]
     for block in range(blocks):
         inner = _dense(weights, f"{name}.{block}.a", _norm(weights, f"{name}.{block}", x))
         x += _dense(weights, f"{name}.{block}.b", keras.activations.silu(inner))
@@ -186,14 +199,14 @@ def advance(
 
     With chance outcomes the latent is an afterstate and the code that of an outcome, `[B, C]`.
     """
-    x = _trunk(weights, "dynamics", tf.concat([latent, code], axis=-1), shape.blocks)
+    x = _trunk(weights, "dynamics", latent, shape.blocks, code)
     following = scale_latent(latent + _dense(weights, "dynamics.latent", x))
     return following, _dense(weights, "dynamics.reward", x)
 
 
 def follow(weights: Weights, latent: tf.Tensor, code: tf.Tensor, shape: Shape) -> tf.Tensor:
     """The afterstate `[B, L]` of `latent [B, L]` and an action `code [B, W]`, before chance has spoken."""
-    x = _trunk(weights, "afterstate", tf.concat([latent, code], axis=-1), shape.blocks)
+    x = _trunk(weights, "afterstate", latent, shape.blocks, code)
     return scale_latent(latent + _dense(weights, "afterstate.latent", x))
 
 

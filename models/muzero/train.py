@@ -97,10 +97,11 @@ class Run:
         )  # fmt: skip
 
     def explore(self, observation: np.ndarray, state: State, first: np.ndarray, step: int) -> Choice:
-        """Random actions at first, then those of a search with noise at its root."""
+        """Random actions at first, or always; then those of a search with noise at its root."""
         count = len(observation)
         assert isinstance(state, np.ndarray)
-        if self.units is None or self.env_steps < self.config.warmup_steps:
+        always = self.config.gather == "random"
+        if self.units is None or self.env_steps < self.config.warmup_steps or always:
             draw = rng.generator(self.seed, "warm-up", step)
             code = targets.random_codes(self.actions, (count,), draw)
             return Choice(arms.decode(self.actions, self.spaces.action, code), state)

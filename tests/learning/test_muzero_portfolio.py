@@ -1,4 +1,4 @@
-"""MuZero over several symbols at once, and in a market whose law turns: planted, so that the answer is known."""
+"""MuZero over several symbols at once, and in a market whose law turns: planted, so the answer is known."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,8 @@ from pipelines.market.env import TradingVectorEnv
 
 SYMBOLS, BARS, EDGE, NOISE = 3, 4000, 20e-4, 20e-4
 CONFIG = {
-    "env_steps": 6000, "warmup_steps": 2000, "updates_per_step": 0.15, "batch_size": 64, "history": 1,
+    "gather": "search", "env_steps": 6000, "warmup_steps": 2000,
+    "updates_per_step": 0.15, "batch_size": 64, "history": 1,
     "weight_decay": 0.1, "sampled_actions": 12, "max_considered": 8, "simulations": 16,
     "train_simulations": 12, "discount": 0.9, "n_step": 1, "unroll_steps": 3, "reanalyse_ratio": 0.08,
 }  # fmt: skip
