@@ -60,7 +60,9 @@ class Market:
         self.truth = drawn.truth[skipped:]
         self.train = data.window(0, train)
         # The first decision falls at the close before the first bar of a window.
-        self.spans = [(start - 1, start + TEST) for start in train + GAP + TEST * np.arange(WINDOWS)]
+        self.spans = [
+            (start - 1, start + TEST) for start in range(train + GAP, train + GAP + TEST * WINDOWS, TEST)
+        ]
         self.tests = [data.window(*span) for span in self.spans]
         self.scaler = Scaler.fit(self.train.features, data.names)
         self.volatility = data.names.index("realised_volatility")
@@ -186,9 +188,10 @@ def run(kind: str, seed: int, train: int, changes: dict[str, Any]) -> dict[str, 
     from models import agent as storage
     from models.dreamer import agent as acting
     from models.dreamer import networks
+    from models.dreamer.config import Config
 
     market = Market(kind, seed, train)
-    config = models.config_class("dreamer")(**{"imagined_paths": 0, **changes})
+    config = Config(**{"imagined_paths": 0, **changes})
     cpu = time.process_time()
 
     def log(step: int, metrics: dict[str, float]) -> None:

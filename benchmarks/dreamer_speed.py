@@ -142,10 +142,20 @@ def default(repeats: int) -> dict[str, float]:
         decision = trader.act(observation, state, seed=bar)
         state = decision.state
     decide = (time.perf_counter() - began) / 300
+    many, states = np.zeros((300, INPUTS), np.float32), trader.initial_state(300)
+    forecasts = []
+    for seed in range(3):  # the first one compiles
+        began = time.perf_counter()
+        trader.forecast(many, states, None, horizon=10, samples=64, seed=seed)
+        forecasts.append(time.perf_counter() - began)
     return {
         "update_seconds": round(
             median_seconds(lambda: made.update(batch, rng.key(1)).deterministic, repeats), 4
         ),
+        "model_update_seconds": round(
+            median_seconds(lambda: made.model(batch, rng.key(1)).deterministic, repeats), 4
+        ),
+        "forecast_300_64_10_seconds": round(min(forecasts), 2),
         "first_step_seconds": round(first, 2),
         "first_decision_seconds": round(first_decision, 2),
         "decision_milliseconds": round(1e3 * decide, 2),
