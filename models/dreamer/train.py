@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from models import agent as storage
-from models import checkpoint, configuration, rng
+from models import checkpoint, configuration, loop, rng
 from models.agent import State
 from models.collect import Choice, Collector, buffer_for
 from models.curve import Curve, Log
@@ -18,6 +18,7 @@ from models.dreamer import policy
 from models.dreamer.config import Config
 from models.dreamer.learner import Batch, Learner
 from models.dreamer.rssm import Latent
+from models.scalars import unit_scale
 
 
 class _Run:
@@ -64,7 +65,7 @@ class _Run:
         return earlier.digest()
 
     @property
-    def env_steps(self) -> int:
+    def progress(self) -> int:
         return self.collector.env_steps
 
     def explore(self, observation: np.ndarray, state: State, first: np.ndarray, step: int) -> Choice:
@@ -79,7 +80,7 @@ class _Run:
             rng.key(seed),
         )
         vector = sampled.numpy()
-        if self.env_steps < self.config.warmup_steps:
+        if self.progress < self.config.warmup_steps:
             vector = self._random(len(observation), rng.generator(self.seed, "random", step))
         h, z = latent.deterministic.numpy(), latent.stochastic.numpy()
         sizes = self.config.sizes
@@ -100,9 +101,8 @@ class _Run:
     def measure_rewards(self) -> None:
         """Fixes the scale that brings rewards to order one, from those of the warm-up."""
         if self.reward_scale is None:
-            rewards = self.replay.n_step(self.replay.complete_rows(), 1, 1.0).reward.astype(np.float64)
-            size = float(np.sqrt(np.mean(np.square(rewards))))
-            self.reward_scale = 1.0 / size if size > 0 else 1.0
+            rows = self.replay.complete_rows()
+            self.reward_scale = unit_scale(self.replay.n_step(rows, 1, 1.0).reward)
 
     def batch(self) -> tuple[Batch, np.ndarray]:
         """Replayed sequences for one update, and their rows `[B, T]`.
@@ -138,7 +138,7 @@ class _Run:
     def learn(self) -> None:
         """One update; the latents it computed replace the stored ones, which older weights had made."""
         batch, rows = self.batch()
-        dreaming = self.env_steps >= self.config.dreams_from
+        dreaming = self.progress >= self.config.dreams_from
         seed = rng.key(rng.derive(self.seed, "update", self.updates_done))
         update = self.learner.update(batch, seed) if dreaming else self.learner.model(batch, seed)
         self.updates_done += 1
@@ -149,20 +149,20 @@ class _Run:
 
     def due(self) -> int:
         """Updates that the train ratio asks for and that are not done."""
-        return self.config.updates(self.env_steps) - self.updates_done
+        return self.config.updates(self.progress) - self.updates_done
 
     def advance(self) -> None:
         """One step of the vector environment and the updates that are due."""
         for episode in self.collector.collect(self.explore, 1):
             self.curve.add("train/episode_return", episode.reward)
             self.curve.add("train/episode_length", episode.length)
-        if self.env_steps >= self.config.warmup_steps:
+        if self.progress >= self.config.warmup_steps:
             self.measure_rewards()
             for _ in range(self.due()):
                 self.learn()
         self.curve.write(
-            self.env_steps,
-            last=self.env_steps >= self.config.env_steps,
+            self.progress,
+            last=self.progress >= self.config.env_steps,
             updates=self.updates_done,
             reward_scale=1.0 if self.reward_scale is None else self.reward_scale,
         )
@@ -193,7 +193,7 @@ class _Run:
 
     def agent(self) -> acting.DreamerAgent:
         counters = {
-            "env_steps": self.env_steps,
+            "env_steps": self.progress,
             "env_calls": self.collector.calls,
             "updates": self.updates_done,
             "seed": self.seed,
@@ -228,11 +228,5 @@ def train(
             f"and replay_capacity) do not hold a sequence of batch_length {config.batch_length} and one"
         )
     run = _Run(env, config, seed, init_from, log)
-    if checkpoint_dir is not None:
-        run.restore(checkpoint_dir)
-    while run.env_steps < config.env_steps:
-        before = run.env_steps // config.checkpoint_steps
-        run.advance()
-        if checkpoint_dir is not None and run.env_steps // config.checkpoint_steps > before:
-            run.save(checkpoint_dir)
+    loop.complete(run, config.env_steps, every=config.checkpoint_steps, directory=checkpoint_dir)
     return run.agent()

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from models import agent as storage
-from models import checkpoint, configuration, rng
+from models import checkpoint, configuration, loop, rng
 from models.agent import State
 from models.collect import Choice, Collector, buffer_for
 from models.curve import Curve, Log
@@ -18,6 +18,7 @@ from models.dyna import cells as grids
 from models.dyna.cells import Cells
 from models.dyna.config import Config
 from models.dyna.table import Table, greedy
+from models.scalars import unit_scale
 
 
 class _Run:
@@ -74,7 +75,7 @@ class _Run:
         )
 
     @property
-    def env_steps(self) -> int:
+    def progress(self) -> int:
         return self.collector.env_steps
 
     def explore(self, observation: np.ndarray, state: State, first: np.ndarray, step: int) -> Choice:
@@ -93,8 +94,7 @@ class _Run:
         config = self.config
         rows = self.replay.complete_rows()
         rows = rows[np.lexsort((rows // self.replay.length, rows % self.replay.length))]
-        size = float(np.sqrt(np.mean(np.square(self.replay.n_step(rows, 1, 1.0).reward.astype(np.float64)))))
-        self.reward_scale = 1.0 / size if size > 0 else 1.0
+        self.reward_scale = unit_scale(self.replay.n_step(rows, 1, 1.0).reward)
         ahead = (
             min(100, math.ceil(math.log(0.05) / math.log(config.discount))) if config.discount < 1 else 100
         )
@@ -143,12 +143,12 @@ class _Run:
         if self.table is not None:
             rows = heads[self.replay.read("complete", heads)]
             self.learn(rows, rng.generator(self.seed, "simulate", call))
-        elif self.env_steps >= min(self.config.warmup_steps, self.config.env_steps):
+        elif self.progress >= min(self.config.warmup_steps, self.config.env_steps):
             self.choose_cells()
         visited = 0 if self.table is None else sum(any(row) for row in self.table.count)
         self.curve.write(
-            self.env_steps,
-            last=self.env_steps >= self.config.env_steps,
+            self.progress,
+            last=self.progress >= self.config.env_steps,
             cells=0 if self.grid is None else self.grid.number,
             cells_visited=visited,
         )
@@ -185,7 +185,7 @@ class _Run:
         assert self.table is not None
         assert self.grid is not None
         counters = {
-            "env_steps": self.env_steps,
+            "env_steps": self.progress,
             "env_calls": self.collector.calls,
             "simulated": self.config.planning_steps * self.table.now,
             "cells": self.grid.number,
@@ -218,11 +218,5 @@ def train(
     The last step of the vector environment is completed, so that up to `num_envs - 1` steps more are made.
     """
     run = _Run(env, config, seed, init_from, log)
-    if checkpoint_dir is not None:
-        run.restore(checkpoint_dir)
-    while run.env_steps < config.env_steps:
-        before = run.env_steps // config.checkpoint_steps
-        run.advance()
-        if checkpoint_dir is not None and run.env_steps // config.checkpoint_steps > before:
-            run.save(checkpoint_dir)
+    loop.complete(run, config.env_steps, every=config.checkpoint_steps, directory=checkpoint_dir)
     return run.agent()

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 import models
 from models import agent as storage
-from models import checkpoint, configuration, rng
+from models import checkpoint, configuration, loop, rng
 from models.agent import Agent, State
 from models.collect import Choice, Collector, buffer_for
 from models.curve import Curve, Log
@@ -111,7 +111,7 @@ class _Run:
         return earlier.digest()
 
     @property
-    def env_steps(self) -> int:
+    def progress(self) -> int:
         return self.collector.env_steps
 
     def explore(self, observation: np.ndarray, state: State, first: np.ndarray, step: int) -> Choice:
@@ -205,7 +205,7 @@ class _Run:
         self.learner = self.learner._replace(weights=best)
         chosen = np.sort(np.argsort(best_score, kind="stable")[: config.elites])
         self.model = Model(networks.members(best, chosen), scaling)
-        self.fits, self.fitted_at = self.fits + 1, self.env_steps
+        self.fits, self.fitted_at = self.fits + 1, self.progress
         planners = self.shape._replace(members=config.elites)
         found = self.replay.n_step(looked_at, 1, 1.0)
         self.limits = calibration.limits(
@@ -220,11 +220,11 @@ class _Run:
 
     def due(self) -> bool:
         """Whether the model is to be fitted now."""
-        if self.env_steps >= self.config.env_steps:
-            return self.fitted_at < self.env_steps
-        learned_from = self.env_steps - self.config.warmup_steps
+        if self.progress >= self.config.env_steps:
+            return self.fitted_at < self.progress
+        learned_from = self.progress - self.config.warmup_steps
         return learned_from >= 0 and (
-            self.fits == 0 or self.env_steps - self.fitted_at >= self.config.fit_steps
+            self.fits == 0 or self.progress - self.fitted_at >= self.config.fit_steps
         )
 
     def advance(self) -> None:
@@ -235,8 +235,8 @@ class _Run:
         if self.due():
             self.fit()
         self.curve.write(
-            self.env_steps,
-            last=self.env_steps >= self.config.env_steps,
+            self.progress,
+            last=self.progress >= self.config.env_steps,
             fits=self.fits,
             updates=int(self.learner.updates),
         )
@@ -308,7 +308,7 @@ class _Run:
     def agent(self, policy: Agent | None) -> acting.EnsembleAgent:
         assert self.model is not None
         counters = {
-            "env_steps": self.env_steps,
+            "env_steps": self.progress,
             "env_calls": self.collector.calls,
             "updates": int(self.learner.updates),
             "fits": self.fits,
@@ -337,11 +337,5 @@ def train(
     of the vector environment is completed, so that up to `num_envs - 1` steps more are made.
     """
     run = _Run(env, config, seed, init_from, log, known)
-    if checkpoint_dir is not None:
-        run.restore(checkpoint_dir)
-    while run.env_steps < config.env_steps:
-        before = run.env_steps // config.checkpoint_steps
-        run.advance()
-        if checkpoint_dir is not None and run.env_steps // config.checkpoint_steps > before:
-            run.save(checkpoint_dir)
+    loop.complete(run, config.env_steps, every=config.checkpoint_steps, directory=checkpoint_dir)
     return run.agent(run.policy(checkpoint_dir))

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from models import agent as storage
-from models import checkpoint, configuration, rng
+from models import checkpoint, configuration, loop, rng
 from models.agent import State
 from models.collect import Choice, Collector, buffer_for
 from models.curve import Curve, Log
@@ -17,6 +17,7 @@ from models.muzero import actions as arms
 from models.muzero import agent as acting
 from models.muzero import losses, networks, search, targets
 from models.muzero.config import Config
+from models.scalars import unit_scale
 
 
 class Run:
@@ -71,23 +72,23 @@ class Run:
         }
 
     @property
-    def env_steps(self) -> int:
+    def progress(self) -> int:
         return self.collector.env_steps
 
     @property
-    def progress(self) -> float:
-        """From 0 to 1."""
-        return min(1.0, self.env_steps / self.config.env_steps)
+    def gone(self) -> float:
+        """The share of training that is done."""
+        return min(1.0, self.progress / self.config.env_steps)
 
     @property
     def learning_rate(self) -> float:
         first, last = self.config.learning_rate, self.config.final_learning_rate
-        return first + self.progress * (last - first)
+        return first + self.gone * (last - first)
 
     @property
     def temperature(self) -> float:
         """Of visit counts: the schedule's steps at 50 % and 75 % of training."""
-        place = int(self.progress >= 0.5) + int(self.progress >= 0.75)
+        place = int(self.gone >= 0.5) + int(self.gone >= 0.75)
         return self.config.temperatures[min(place, len(self.config.temperatures) - 1)]
 
     def _search(self, flat: tf.Tensor, window: np.ndarray, seed: int, *, noise: float) -> search.Found:
@@ -101,7 +102,7 @@ class Run:
         count = len(observation)
         assert isinstance(state, np.ndarray)
         always = self.config.gather == "random"
-        if self.units is None or self.env_steps < self.config.warmup_steps or always:
+        if self.units is None or self.progress < self.config.warmup_steps or always:
             draw = rng.generator(self.seed, "warm-up", step)
             code = targets.random_codes(self.actions, (count,), draw)
             return Choice(arms.decode(self.actions, self.spaces.action, code), state)
@@ -122,14 +123,12 @@ class Run:
             return
         rows = self.replay.complete_rows()
         shown = self.replay.read("observation", rows).astype(np.float64)
-        rewards = self.replay.n_step(rows, 1, 1.0).reward.astype(np.float64)
-        size = float(np.sqrt(np.mean(np.square(rewards))))
         deviation = shown.std(axis=0)
         scale = np.where(deviation > 1e-6, 1.0 / np.maximum(deviation, 1e-6), 1.0)
         self.units = acting.Units(
             shown.mean(axis=0).astype(np.float32),
             scale.astype(np.float32),
-            1.0 / size if size > 0 else 1.0,
+            unit_scale(self.replay.n_step(rows, 1, 1.0).reward),
         )
 
     def windows(self, rows: np.ndarray) -> np.ndarray:
@@ -205,7 +204,7 @@ class Run:
 
     def due(self) -> int:
         """Updates that the train ratio asks for and that are not done."""
-        learned_from = self.env_steps - self.config.warmup_steps
+        learned_from = self.progress - self.config.warmup_steps
         return int(learned_from * self.config.updates_per_step) - self.updates_done
 
     def advance(self) -> None:
@@ -213,16 +212,16 @@ class Run:
         for episode in self.collector.collect(self.explore, 1):
             self.curve.add("train/episode_return", episode.reward)
             self.curve.add("train/episode_length", episode.length)
-        if self.env_steps >= self.config.warmup_steps:
+        if self.progress >= self.config.warmup_steps:
             self.measure()
             for _ in range(self.due()):
                 self.learn()
         self.curve.write(
-            self.env_steps,
-            last=self.env_steps >= self.config.env_steps,
+            self.progress,
+            last=self.progress >= self.config.env_steps,
             learning_rate=self.learning_rate,
             updates=self.updates_done,
-            updates_per_step=self.updates_done / max(1, self.env_steps - self.config.warmup_steps),
+            updates_per_step=self.updates_done / max(1, self.progress - self.config.warmup_steps),
         )
 
     def save(self, directory: Path) -> None:
@@ -258,7 +257,7 @@ class Run:
         width = self.shape.observation
         unit = acting.Units(np.zeros(width, np.float32), np.ones(width, np.float32), 1.0)
         counters = {
-            "env_steps": self.env_steps,
+            "env_steps": self.progress,
             "env_calls": self.collector.calls,
             "updates": self.updates_done,
             "seed": self.seed,
@@ -283,11 +282,5 @@ def train(
     that up to `num_envs - 1` steps more are made.
     """
     run = Run(env, config, seed, init_from, log)
-    if checkpoint_dir is not None:
-        run.restore(checkpoint_dir)
-    while run.env_steps < config.env_steps:
-        before = run.env_steps // config.checkpoint_steps
-        run.advance()
-        if checkpoint_dir is not None and run.env_steps // config.checkpoint_steps > before:
-            run.save(checkpoint_dir)
+    loop.complete(run, config.env_steps, every=config.checkpoint_steps, directory=checkpoint_dir)
     return run.agent()

@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from models import agent as storage
-from models import checkpoint, configuration, rng
+from models import checkpoint, configuration, loop, rng
 from models.curve import Curve, Log
 from models.trajectory import agent as acting
 from models.trajectory import behaviours, gpt, learning
@@ -99,7 +99,7 @@ class _Run:
         weights = gpt.initial(self.shape, rng.derive(seed, "weights")) if earlier is None else earlier.weights
         zeros = tf.zeros(gpt.size(self.shape))
         self.learner = learning.Learner(tf.constant(weights), zeros, zeros, tf.constant(0))
-        self.updates_done = 0
+        self.progress = 0
         schedule = learning.Schedule(
             config.learning_rate,
             config.final_learning_rate,
@@ -121,8 +121,8 @@ class _Run:
     def advance(self) -> None:
         """One compiled call of updates; the last one may hold fewer."""
         config = self.config
-        number = min(config.updates_per_call, config.updates - self.updates_done)
-        draw = rng.generator(self.seed, "windows", self.updates_done)
+        number = min(config.updates_per_call, config.updates - self.progress)
+        draw = rng.generator(self.seed, "windows", self.progress)
         starts = sample_starts(self.table, (number, config.batch_size), self.shape.transitions, draw)
         batch = windows(
             self.table,
@@ -138,7 +138,7 @@ class _Run:
         self.learner, metrics = self._update(
             self.learner, *(tf.constant(part) for part in batch), self.valid, seed
         )
-        self.updates_done += number
+        self.progress += number
         found = metrics.numpy()
         for each in found:
             self.curve.add("train/loss", each[-2])
@@ -146,12 +146,12 @@ class _Run:
             self.curve.add("train/action_loss", each[self.layout.first_action - 1])
             self.curve.add("train/reward_loss", each[self.layout.reward - 1])
             self.curve.add("train/value_loss", each[self.layout.reward])
-        self.curve.write(self.updates_done, last=self.updates_done == config.updates)
+        self.curve.write(self.progress, last=self.progress == config.updates)
 
     def save(self, directory: Path) -> None:
         arrays = {name: value.numpy() for name, value in self.learner._asdict().items()}
         checkpoint.save(
-            directory, self.identity, arrays, {"updates": self.updates_done, "curve": self.curve.state()}
+            directory, self.identity, arrays, {"updates": self.progress, "curve": self.curve.state()}
         )
 
     def restore(self, directory: Path) -> None:
@@ -160,14 +160,14 @@ class _Run:
         if found is None:
             return
         self.learner = learning.Learner(**{name: tf.constant(value) for name, value in found.arrays.items()})
-        self.updates_done = found.values["updates"]
+        self.progress = found.values["updates"]
         self.curve.restore(found.values["curve"])
 
     def agent(self) -> acting.TrajectoryAgent:
         weights = self.learner.weights.numpy()
         counters = {
             "env_steps": self.env_steps,
-            "updates": self.updates_done,
+            "updates": self.progress,
             "seed": self.seed,
             "held_out": held_out_losses(
                 weights, self.table, self.held_out, self.layout, self.tokeniser, self.shape
@@ -251,11 +251,5 @@ def train(
 ) -> acting.TrajectoryAgent:
     """Trains on `config.env_steps` steps; see the module and `models.train`. The agent is the last one."""
     run = _Run(env, config, seed, init_from, log)
-    if checkpoint_dir is not None:
-        run.restore(checkpoint_dir)
-    while run.updates_done < config.updates:
-        before = run.updates_done // config.checkpoint_updates
-        run.advance()
-        if checkpoint_dir is not None and run.updates_done // config.checkpoint_updates > before:
-            run.save(checkpoint_dir)
+    loop.complete(run, config.updates, every=config.checkpoint_updates, directory=checkpoint_dir)
     return run.agent()

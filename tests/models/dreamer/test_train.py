@@ -102,7 +102,7 @@ def test_the_model_learns_first_and_alone():
     run = training._Run(gymnasium.make_vec("CartPole-v1", num_envs=4), NANO, 0, None, None)
     assert NANO.dreams_from == 96
     before = run.learner.arrays()
-    while run.env_steps < NANO.dreams_from - 4:
+    while run.progress < NANO.dreams_from - 4:
         run.advance()
     assert run.updates_done > 0
     alone = run.learner.arrays()

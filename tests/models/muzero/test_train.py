@@ -122,7 +122,7 @@ def test_an_agent_on_disk_decides_as_before_and_one_row_at_a_time(tmp_path):
 
 def test_reanalysis_with_the_same_weights_says_the_same_of_the_same_rows():
     run = train.Run(_cartpole(), configuration.parse(muzero.Config, _config(), where="test"), 3, None, None)
-    while run.env_steps < 120:
+    while run.progress < 120:
         run.advance()
     # Weights that tell observations apart, as fresh ones with their zero heads hardly do.
     wild = np.random.default_rng(0).normal(0, 0.4, run.shape.size).astype(np.float32)
