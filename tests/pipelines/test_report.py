@@ -366,5 +366,5 @@ def test_the_first_screen_answers_what_a_stranger_asks() -> None:
     trusted = words.answers(made.params, made.comparison, models, leaking=False)[0][1]
     assert trusted.startswith(f"{best}. Of")
     assert words.answers(made.params, made.comparison, models, leaking=True)[0][1].startswith(
-        "None; the results know"
+        "None: the results know"
     )
