@@ -20,9 +20,10 @@ from models import agent as storage
 from models import configuration, rng
 from models.agent import Decision, Spaces, State
 from models.planning.beam import DEAD
-from models.trajectory import forecast, gpt
+from models.trajectory import gpt
 from models.trajectory.config import Config
 from models.trajectory.data import Layout, layout_of, valid_tokens
+from models.trajectory.forecast import Decide, Start, prefix_of, sample
 from models.trajectory.plan import Plan, Scales, searcher
 from models.trajectory.tokens import Tokeniser
 
@@ -218,8 +219,8 @@ class TrajectoryAgent:
 
     def _prefix(self, row: np.ndarray, state: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """Past and present as `[B, C + 1, K]`, and how many tokens stand before the action `[B]`."""
-        start = forecast.Start(state["past"], state["count"], row)
-        prefix, kept = forecast.prefix_of(start, self.config.context, self.shape.unknown)
+        start = Start(state["past"], state["count"], row)
+        prefix, kept = prefix_of(start, self.config.context, self.shape.unknown)
         return prefix, kept * self.layout.slots + self.layout.first_action
 
     def _plan(
@@ -269,8 +270,8 @@ class TrajectoryAgent:
         """
         assert isinstance(state, dict)
         past: dict[str, np.ndarray] = {name: np.array(values) for name, values in state.items()}
-        start = forecast.Start(past["past"], past["count"], self._begin(observation))
-        return forecast.sample(
+        start = Start(past["past"], past["count"], self._begin(observation))
+        return sample(
             self._flat,
             start,
             self._own_actions(observation, state, seed) if actions is None else self._held_actions(actions),
@@ -283,7 +284,7 @@ class TrajectoryAgent:
             seed=seed,
         )
 
-    def _held_actions(self, actions: np.ndarray) -> forecast.Decide:
+    def _held_actions(self, actions: np.ndarray) -> Decide:
         """The given actions `[B, H, *action]`, on every path."""
         layout = self.layout
         columns = range(layout.first_action, layout.reward)
@@ -294,7 +295,7 @@ class TrajectoryAgent:
 
         return decide
 
-    def _own_actions(self, observation: np.ndarray, state: State, seed: int) -> forecast.Decide:
+    def _own_actions(self, observation: np.ndarray, state: State, seed: int) -> Decide:
         """What the agent would do on every path: its plan, then one step ahead at a time."""
         decided = self.act(observation, state, seed=seed).state
         assert isinstance(decided, dict)
