@@ -101,10 +101,8 @@ class TrajectoryAgent:
         self.target = self._target_tokens()
 
     def _target_tokens(self) -> np.ndarray:
-        """The tokens `[G]` of what is asked for; unknown where nothing is.
-
-        A search that asks how likely a plan makes the target must not be told that it comes true.
-        """
+        """The tokens `[G]` of what is asked for; unknown where nothing is."""
+        # A search that asks how likely a plan makes the target must not be told that it comes true.
         weighed = self.plan.horizon > 0 and self.plan.score == "target"
         asked = [None if weighed else self.config.target, self.config.target_drawdown][: self.layout.given]
         tokens = np.full(self.layout.given, self.shape.unknown, np.int32)
@@ -324,9 +322,7 @@ class TrajectoryAgent:
         `beams`: `rewards [W, H]`, `actions [W, H, *action]`, `score [W]`, `log_probability [W]`, best first,
         even where an earlier plan is still being followed; a Decision Transformer has none.
         `attention`: `weight [D]`, how much the token from which the action is read looked at each number
-        of the observations, past ones included, averaged over layers and heads. The rest of the attention
-        went to targets and actions. Attention is not influence: it says where the network looked, not what
-        it made of it.
+        of the observations, past ones included, averaged over layers and heads; the rest went elsewhere.
         """
         assert isinstance(state, dict)
         layout = self.layout
