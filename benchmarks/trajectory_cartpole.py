@@ -104,8 +104,8 @@ def evaluate(agent: Any, episodes: int, seed: int) -> np.ndarray:
 def run(seed: int, changes: dict[str, Any]) -> dict[str, Any]:
     """One seed: record, train, plan."""
     env = gymnasium.make_vec("CartPole-v1", num_envs=2)
-    env.recorded = record(STEPS, seed)  # type: ignore[attr-defined]
-    lengths = np.diff(env.recorded.starts())  # type: ignore[attr-defined]
+    env.recorded = record(STEPS, seed)
+    lengths = np.diff(env.recorded.starts())
     started, cpu = time.perf_counter(), time.process_time()
     agent = models.train("trajectory", env, {**CONFIG, **changes}, seed=seed, log=_say)
     trained = time.perf_counter() - started
@@ -115,7 +115,7 @@ def run(seed: int, changes: dict[str, Any]) -> dict[str, Any]:
         "record_longest": int(lengths.max()),
         "train_seconds": trained,
         "train_core_seconds": time.process_time() - cpu,
-        "held_out": agent.counters["held_out"],
+        "held_out": agent.counters["held_out"],  # type: ignore[attr-defined]
     }
     for name, variant in (
         ("beam", agent),

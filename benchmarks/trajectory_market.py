@@ -34,7 +34,7 @@ from pipelines.features import Scaler, compute, resolve, to_grid
 from pipelines.market.costs import Costs
 from pipelines.market.env import TradingVectorEnv
 from pipelines.params import Baselines, Features
-from pipelines.sources.simulator import simulate_market
+from pipelines.sources.simulator import Kind, simulate_market
 
 RESULTS = Path(__file__).parent / "results"
 TRAIN, STEPS, WARM_UP, WINDOW = 100_000, 200_000, 400, 250
@@ -67,7 +67,7 @@ class Windows(TradingVectorEnv):
         self.ends[fresh] = self.first[fresh] + WINDOW
 
 
-def market(kind: str, seed: int, bars: int) -> Dataset:
+def market(kind: Kind, seed: int, bars: int) -> Dataset:
     """A simulated market with the default features."""
     found = simulate_market(
         kind=kind,
@@ -97,7 +97,7 @@ def walk(env: Windows, decide: Any, first: np.ndarray) -> np.ndarray:
     return total
 
 
-def run(kind: str, seed: int, updates: int, test: int) -> dict[str, Any]:
+def run(kind: Kind, seed: int, updates: int, test: int) -> dict[str, Any]:
     """One market: record, train, trade the test windows with the beam, with every target and as they did."""
     began = time.process_time()
     data = market(kind, seed, TRAIN + test + WARM_UP)

@@ -47,7 +47,7 @@ def best(run: Callable[[], Any], times: int) -> tuple[float, float]:
     return seconds[0], min(seconds[1:])
 
 
-def training(*, compiled: bool, dropout: float, times: int) -> dict[str, float]:
+def training(*, dropout: float, times: int) -> dict[str, float]:
     """Tokens a second of updates, several in one call as in training."""
     size, number = shape(TRANSITIONS), 8
     draw = np.random.default_rng(0)
@@ -57,7 +57,7 @@ def training(*, compiled: bool, dropout: float, times: int) -> dict[str, float]:
     schedule = learning.Schedule(1e-3, 1e-4, 10, 1000, 0.1, 1.0)
     zeros = tf.zeros(gpt.size(size))
     learner = learning.Learner(tf.constant(gpt.initial(size, 0)), zeros, zeros, tf.constant(0))
-    update = learning.updates(size, schedule, dropout, compiled=compiled)
+    update = learning.updates(size, schedule, dropout)
     arguments = [tf.constant(x) for x in (inputs, inputs, weight, valid, rng.key(0))]
     first, seconds = best(lambda: update(learner, *arguments), times)
     return {"first_call_seconds": first, "tokens_per_second": number * 32 * 140 / seconds}
@@ -150,16 +150,16 @@ def main() -> None:
         figures[name] = found
         print(name, {key: round(value, 4) for key, value in found.items()}, flush=True)
 
+    note("training", training(dropout=0.1, times=times))
     for compiled in (False, True):
         mode = "xla" if compiled else "graph"
-        note(f"training_{mode}", training(compiled=compiled, dropout=0.1, times=times))
         note(f"language_beam_{mode}", language_beam(compiled=compiled, times=times))
         note(f"plan_1_{mode}", planning(1, cached=True, compiled=compiled, times=times))
         if not options.quick:
             note(f"plan_32_{mode}", planning(32, cached=True, compiled=compiled, times=times))
     note("plan_1_recomputed_xla", planning(1, cached=False, compiled=True, times=2))
     if not options.quick:
-        note("training_xla_no_dropout", training(compiled=True, dropout=0.0, times=times))
+        note("training_no_dropout", training(dropout=0.0, times=times))
         note("plan_32_recomputed_xla", planning(32, cached=False, compiled=True, times=1))
     result = {
         "command": f"python -m benchmarks.trajectory_speed --threads {options.threads}"

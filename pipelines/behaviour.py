@@ -264,10 +264,10 @@ def within(table: pl.DataFrame, first: np.datetime64, last: np.datetime64) -> pl
     if "open_time" not in table.columns:
         return table
     stamps = pl.col("open_time").dt.replace_time_zone(None).cast(pl.Datetime("ms"))
-    bounds = (
-        pl.lit(bound.astype("datetime64[ms]").item()).cast(pl.Datetime("ms")) for bound in (first, last)
+    low, high = (
+        pl.lit(each.astype("datetime64[ms]").item()).cast(pl.Datetime("ms")) for each in (first, last)
     )
-    inside = stamps.is_between(*bounds, closed="left")  # a decision is rewarded one bar later
+    inside = stamps.is_between(low, high, closed="left")  # a decision is rewarded one bar later
     return table.filter(inside.all().over("episode"))
 
 

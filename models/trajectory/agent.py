@@ -20,9 +20,10 @@ from models import agent as storage
 from models import configuration, rng
 from models.agent import Decision, Spaces, State
 from models.planning.beam import DEAD
-from models.trajectory import forecast, gpt
+from models.trajectory import gpt
 from models.trajectory.config import Config
 from models.trajectory.data import Layout, layout_of, valid_tokens
+from models.trajectory.forecast import Decide, Start, prefix_of, sample
 from models.trajectory.plan import Plan, Scales, searcher
 from models.trajectory.tokens import Tokeniser
 
@@ -100,10 +101,8 @@ class TrajectoryAgent:
         self.target = self._target_tokens()
 
     def _target_tokens(self) -> np.ndarray:
-        """The tokens `[G]` of what is asked for; unknown where nothing is.
-
-        A search that asks how likely a plan makes the target must not be told that it comes true.
-        """
+        """The tokens `[G]` of what is asked for; unknown where nothing is."""
+        # A search that asks how likely a plan makes the target must not be told that it comes true.
         weighed = self.plan.horizon > 0 and self.plan.score == "target"
         asked = [None if weighed else self.config.target, self.config.target_drawdown][: self.layout.given]
         tokens = np.full(self.layout.given, self.shape.unknown, np.int32)
@@ -218,8 +217,8 @@ class TrajectoryAgent:
 
     def _prefix(self, row: np.ndarray, state: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """Past and present as `[B, C + 1, K]`, and how many tokens stand before the action `[B]`."""
-        start = forecast.Start(state["past"], state["count"], row)
-        prefix, kept = forecast.prefix_of(start, self.config.context, self.shape.unknown)
+        start = Start(state["past"], state["count"], row)
+        prefix, kept = prefix_of(start, self.config.context, self.shape.unknown)
         return prefix, kept * self.layout.slots + self.layout.first_action
 
     def _plan(
@@ -269,8 +268,8 @@ class TrajectoryAgent:
         """
         assert isinstance(state, dict)
         past: dict[str, np.ndarray] = {name: np.array(values) for name, values in state.items()}
-        start = forecast.Start(past["past"], past["count"], self._begin(observation))
-        return forecast.sample(
+        start = Start(past["past"], past["count"], self._begin(observation))
+        return sample(
             self._flat,
             start,
             self._own_actions(observation, state, seed) if actions is None else self._held_actions(actions),
@@ -283,7 +282,7 @@ class TrajectoryAgent:
             seed=seed,
         )
 
-    def _held_actions(self, actions: np.ndarray) -> forecast.Decide:
+    def _held_actions(self, actions: np.ndarray) -> Decide:
         """The given actions `[B, H, *action]`, on every path."""
         layout = self.layout
         columns = range(layout.first_action, layout.reward)
@@ -294,7 +293,7 @@ class TrajectoryAgent:
 
         return decide
 
-    def _own_actions(self, observation: np.ndarray, state: State, seed: int) -> forecast.Decide:
+    def _own_actions(self, observation: np.ndarray, state: State, seed: int) -> Decide:
         """What the agent would do on every path: its plan, then one step ahead at a time."""
         decided = self.act(observation, state, seed=seed).state
         assert isinstance(decided, dict)
@@ -323,9 +322,7 @@ class TrajectoryAgent:
         `beams`: `rewards [W, H]`, `actions [W, H, *action]`, `score [W]`, `log_probability [W]`, best first,
         even where an earlier plan is still being followed; a Decision Transformer has none.
         `attention`: `weight [D]`, how much the token from which the action is read looked at each number
-        of the observations, past ones included, averaged over layers and heads. The rest of the attention
-        went to targets and actions. Attention is not influence: it says where the network looked, not what
-        it made of it.
+        of the observations, past ones included, averaged over layers and heads; the rest went elsewhere.
         """
         assert isinstance(state, dict)
         layout = self.layout

@@ -86,18 +86,18 @@ class Start(NamedTuple):
     """Where B forecasts begin: the transitions before, and the row that has just begun."""
 
     past: np.ndarray  # [B, C, K] tokens
-    count: np.ndarray  # [B] of them that hold something
+    held: np.ndarray  # [B] of them that hold something
     row: np.ndarray  # [B, K]
 
 
 def prefix_of(start: Start, context: int, unknown: int) -> tuple[np.ndarray, np.ndarray]:
     """The last `context` transitions and the row `[B, context + 1, K]`, and how many are before it `[B]`."""
     batch, _, slots = start.past.shape
-    kept = np.minimum(start.count, context)  # [B]
+    kept = np.minimum(start.held, context)  # [B]
     tokens = np.full((batch, context + 1, slots), unknown, np.int32)
     for place in range(context):
         fits = place < kept
-        tokens[fits, place] = start.past[fits, (start.count - kept + place)[fits]]
+        tokens[fits, place] = start.past[fits, (start.held - kept + place)[fits]]
     tokens[np.arange(batch), kept] = start.row
     return tokens, kept
 

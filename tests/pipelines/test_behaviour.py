@@ -133,7 +133,7 @@ def test_the_same_seed_writes_the_same_bytes_and_reads_back(tmp_path: Path) -> N
 def test_the_environment_brings_the_data_along(tmp_path: Path) -> None:
     env, _ = market()
     table = recorded()
-    record = behaviour.attach(env, table).recorded  # type: ignore[attr-defined]
+    record = behaviour.attach(env, table).recorded
     assert record.observation.shape == (len(table), *env.single_observation_space.shape)
     np.testing.assert_array_equal(record.action, table["action_0"].to_numpy())
     assert all(env.single_action_space.contains(action) for action in record.action[:20])

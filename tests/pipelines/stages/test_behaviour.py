@@ -106,7 +106,7 @@ def _job(family: str = "trajectory") -> tuple[Job, TradingVectorEnv]:
 def test_the_training_of_a_fold_reads_its_records_and_no_other_family_does(project: Path) -> None:
     stage.record()
     job, env = _job()
-    record = env.recorded  # type: ignore[attr-defined]
+    record = env.recorded
     np.testing.assert_array_equal(record.reward, tables()[1]["reward"].to_numpy())
     assert not hasattr(_job("dqn")[1], "recorded")
     before = experiment.fingerprint(job)
@@ -115,7 +115,7 @@ def test_the_training_of_a_fold_reads_its_records_and_no_other_family_does(proje
     assert experiment.fingerprint(job) != before
     about = layout.behaviour("trajectory", 1) / behaviour.ABOUT
     about.write_text(about.read_text("utf-8").replace("SIM", "OTHER"), "utf-8")
-    again = _job()[1].recorded  # type: ignore[attr-defined]  # recorded for the symbols at hand
+    again = _job()[1].recorded  # recorded for the symbols at hand
     assert len(again.reward) >= 900
 
 
@@ -147,7 +147,7 @@ def test_a_stage_trains_from_the_records_without_a_step(
 ) -> None:
     from pipelines.stages.train import train_into
 
-    nano = json.dumps(models.configuration.resolved(models.config_class("trajectory").nano()))  # type: ignore[attr-defined]
+    nano = json.dumps(models.configuration.resolved(models.config_class("trajectory").nano()))
     change("trajectory: {}", f"trajectory: {nano}")
     stage.record()
 
