@@ -80,8 +80,6 @@ class Config(configuration.Config):
 
     learning_rate: Annotated[float, Above(0)] = 1e-3
     """The paper's 4e-5 is for millions of updates; a small model and a few hundred updates want more."""
-    behaviour_rate: Annotated[float, Above(0)] = 3e-3
-    """Learning rate of actor and critic, which have fewer updates than the model (paper: the same rate)."""
     learning_warmup: Annotated[int, AtLeast(1)] = 50
     """Updates over which the learning rate rises in a straight line (paper: 1000)."""
     annealing: Annotated[float, Between(0, 1)] = 0.7

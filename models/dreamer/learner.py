@@ -51,10 +51,9 @@ class Learner:
         }
         every = config.updates(config.env_steps)
         spans = {"optimiser": every, "behaviour_optimiser": every - config.updates(config.dreams_from)}
-        rates = {"optimiser": config.learning_rate, "behaviour_optimiser": config.behaviour_rate}
         self.optimisers = {
             name: LaProp(
-                rates[name],
+                config.learning_rate,
                 warmup_steps=config.learning_warmup,
                 total_steps=max(1, spans[name]),
                 annealing=config.annealing,
