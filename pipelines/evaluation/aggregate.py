@@ -13,7 +13,6 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import rankdata
 
 from pipelines.evaluation.metrics import INITIAL_EQUITY, Summary, path_of, summarise
 from pipelines.evaluation.resampling import Interval, percentile_interval, resampled_means
@@ -177,6 +176,8 @@ def ranks(matrices: Mapping[str, ArrayLike]) -> dict[str, Ranking]:
         worst = np.where(np.isfinite(values), values, -np.inf)
         # The lower median: it exists among ruined seeds too.
         scores.append(np.sort(worst, axis=1)[:, (values.shape[1] - 1) // 2])
+    from scipy.stats import rankdata  # late: of all that is imported here the slowest by far
+
     places = rankdata(-np.array(scores), axis=0)  # [agents, folds]
     first = places == places.min(axis=0)
     shared = first / first.sum(axis=0)

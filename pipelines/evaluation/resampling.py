@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import ndtr, ndtri
 
 from pipelines.evaluation.dependence import autocovariance, automatic_block_length, common_block_length
 
@@ -197,18 +198,16 @@ def bca_interval(
         replicates: [R] the statistic of the resampled records.
         jackknife: [T] the statistic with one bar left out.
     """
-    from scipy.stats import norm
-
     draws = np.sort(np.asarray(replicates, dtype=np.float64))
     # Never exactly 0 or 1, which would send the bias to infinity.
     below = np.clip(np.mean(draws < estimate), 0.5 / draws.size, 1.0 - 0.5 / draws.size)
-    bias = norm.ppf(below)
+    bias = ndtri(below)
     left_out = np.asarray(jackknife, dtype=np.float64)  # [T]
     distance = left_out.mean() - left_out  # [T]
     spread = float(np.sum(distance**2))
     acceleration = float(np.sum(distance**3)) / (6.0 * spread**1.5) if spread > 0.0 else 0.0
-    shifted = bias + norm.ppf([(1.0 - level) / 2.0, (1.0 + level) / 2.0])
-    shares = norm.cdf(bias + shifted / (1.0 - acceleration * shifted))
+    shifted = bias + ndtri([(1.0 - level) / 2.0, (1.0 + level) / 2.0])
+    shares = ndtr(bias + shifted / (1.0 - acceleration * shifted))
     low, high = np.quantile(draws, shares)
     return Interval(float(low), float(high))
 

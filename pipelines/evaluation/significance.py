@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import norm
+from scipy.special import ndtr, ndtri
 
 from pipelines.evaluation.dependence import automatic_block_length
 from pipelines.evaluation.overfitting import Overfitting, probability_of_backtest_overfitting
@@ -132,7 +132,7 @@ def probabilistic_sharpe_ratio(
     error = sharpe_standard_error(sharpe, observations, skew, kurtosis)
     if error == 0.0:  # a two-valued law at its extreme: the estimate is without error
         return 0.5 if sharpe == benchmark else float(sharpe > benchmark)
-    return float(norm.cdf((sharpe - benchmark) / error))
+    return float(ndtr((sharpe - benchmark) / error))
 
 
 def minimum_track_record_length(
@@ -144,7 +144,7 @@ def minimum_track_record_length(
     """
     if sharpe <= benchmark:
         return None
-    distance = float(norm.ppf(confidence)) / (sharpe - benchmark)
+    distance = float(ndtri(confidence)) / (sharpe - benchmark)
     return 1.0 + _spread(sharpe, skew, kurtosis) ** 2 * distance**2
 
 
@@ -158,8 +158,8 @@ def expected_maximum_sharpe(trials: float, variance: float) -> float:
         raise ValueError(f"needs trials >= 1 and variance >= 0, got {trials} and {variance}")
     if trials == 1.0:
         return 0.0
-    best = (1.0 - EULER_GAMMA) * norm.ppf(1.0 - 1.0 / trials)
-    best += EULER_GAMMA * norm.ppf(1.0 - 1.0 / (trials * math.e))
+    best = (1.0 - EULER_GAMMA) * ndtri(1.0 - 1.0 / trials)
+    best += EULER_GAMMA * ndtri(1.0 - 1.0 / (trials * math.e))
     # The approximation dips below zero between 1 and 2 trials, where a maximum cannot.
     return math.sqrt(variance) * max(0.0, float(best))
 

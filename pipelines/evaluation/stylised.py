@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 from pipelines.evaluation.resampling import percentile_interval, stationary_bootstrap
 
@@ -174,5 +173,7 @@ def _logistic(x: Floats, y: Floats) -> Floats:
 
 def area(negative: Floats, positive: Floats) -> float:
     """The chance that a positive score is above a negative one, ties by half (Mann and Whitney)."""
+    from scipy.stats import rankdata  # late: of all that is imported here the slowest by far
+
     ranks = rankdata(np.concatenate([negative, positive]))[len(negative) :]
     return float((ranks.sum() - len(positive) * (len(positive) + 1) / 2) / (len(positive) * len(negative)))
