@@ -35,7 +35,10 @@ BEHAVIOUR_METRICS = METRICS / "behaviour.json"
 COMPARISON = METRICS / "comparison.json"
 EVIDENCE = METRICS / "evidence.json"  # what stands behind the comparison, for the report
 HALLUCINATED = METRICS / "hallucinated.json"  # invented markets beside the real one, where there are any
+NIGHTS = METRICS / "nights.json"  # what the nights before decided, in the clone of the nights
 TRIALS = METRICS / "trials.jsonl"
+
+EXECUTION_PLANNER = Path("benchmarks/results/execution_planner.json")  # in git: the same for every run
 
 ORIGINS = Path("origins")  # in git: the agents that training starts from, <family>, where it does
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import polars as pl
+
 Spec = dict[str, Any]
 
 BASELINE_DASH = [4, 3]
@@ -254,3 +256,68 @@ def price_with_gaps(name: str, *, title: str, caption: str, prices: str, gaps: s
         ],
     }  # fmt: skip
     return Chart(name, title, caption, spec)
+
+
+def shared(agents: Mapping[str, Mapping[str, Any]], names: Sequence[str], gaps: pl.DataFrame) -> list[Chart]:
+    """The charts that hold all agents (`metrics/comparison.json`, in the order of `names`) and the data's."""
+    learned = [name for name in names if agents[name]["kind"] == "learned"]
+    common: dict[str, Any] = {"table": "equity", "agents": names, "learned": learned}
+    best = max(names, key=lambda name: agents[name]["total_return"] or 0.0)
+    return [
+        line_over_time(
+            "equity",
+            title="Equity, net of every cost",
+            caption="Start of the first test fold = 1, the equity split evenly between the seeds. Solid: "
+            f"learned agents with their bootstrap band; dashed: rules. Highest at the end: {best}. Click a "
+            "name in the legend to single it out.",
+            field="equity",
+            label="equity",
+            form=".2f",
+            log=True,
+            band=("low", "high"),
+            **common,
+        ),
+        line_over_time(
+            "drawdown",
+            title="Drawdown",
+            caption="How far below its peak each path stood.",
+            field="drawdown",
+            label="below the peak",
+            form=".0%",
+            **common,
+        ),
+        line_over_time(
+            "exposure",
+            title="Exposure of the learned agents",
+            caption="Net position as a share of equity, at the close; mean over seeds. A flat line is an "
+            "agent that does not decide.",
+            field="exposure",
+            label="net exposure",
+            form=".1f",
+            **{**common, "agents": learned or names},
+        ),
+        cost_waterfall(
+            "costs",
+            title="What prices brought and what costs took",
+            caption="Bars to the right earned, bars to the left cost. Exact figures in the table below.",
+            table="costs",
+            agents=names,
+        ),
+        profile(
+            "profile",
+            title="Performance profile",
+            caption="Share of the folds and seeds of each agent whose Sharpe ratio is above the value "
+            "below: a "
+            "line further right and higher is better, a steep one is reliable.",
+            table="profile",
+            agents=names,
+        ),
+        price_with_gaps(
+            "price",
+            title="The price, and where it is missing",
+            caption=f"Log scale; red where bars are missing ({len(gaps)} hole(s)).",
+            prices="prices",
+            gaps="gaps",
+            holes=not gaps.is_empty(),
+        ),
+    ]

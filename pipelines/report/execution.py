@@ -23,11 +23,12 @@ _FRONTIER = np.concatenate([[0.0], np.geomspace(1e-8, 1e-4, 40)])
 
 
 class Section(NamedTuple):
-    """What the page shows.
+    """What the page shows: sentences, charts with their rows, a table.
 
     holdings: rows [schedule, period, left]; frontier: rows [schedule, deviation, expectation, line].
     """
 
+    words: list[str]
     holdings: list[dict[str, Any]]
     frontier: list[dict[str, Any]]
     charts: list[Chart]
@@ -61,6 +62,7 @@ def section(
     schedules: dict[str, ArrayLike] = {OPTIMUM: best, SLICES: twap(task), AT_ONCE: at_once, **plans}
     costs = {name: cost(task, held, risk_aversion=risk_aversion) for name, held in schedules.items()}
     optimum = float(costs[OPTIMUM].objective)
+    over = {name: float(found.objective) / optimum - 1.0 for name, found in costs.items()}
     table = Table(
         [
             Column("schedule"),
@@ -79,7 +81,7 @@ def section(
                     f"{float(found.expectation):,.0f}",
                     f"{float(np.sqrt(found.variance)):,.0f}",
                     f"{float(found.objective):,.0f}",
-                    f"{float(found.objective) / optimum - 1.0:+.2%}",
+                    f"{over[name]:+.2%}",
                 ],
             )
             for name, found in costs.items()
@@ -95,7 +97,29 @@ def section(
         *({"schedule": "efficient", **_point(found), "line": True} for found in efficient),
         *({"schedule": name, **_point(found), "line": False} for name, found in costs.items()),
     ]
-    return Section(holdings, frontier, _charts(task, list(schedules)), table)
+    return Section(_words(task, over, list(plans)), holdings, frontier, _charts(task, list(schedules)), table)
+
+
+def _words(task: ExecutionTask, over: Mapping[str, float], planned: Sequence[str]) -> list[str]:
+    """`over`: of every schedule, how far its cost and risk are above the best one's."""
+    said = [
+        f"To sell {task.shares:,.0f} shares in {task.periods} periods, moving the price against oneself, has "
+        "one best way in closed form (Almgren and Chriss 2001), so that a planner can be held against the "
+        "truth. Neither depends on the market above."
+    ]
+    if planned:
+        found = "; ".join(f"{name}: {over[name]:+.2%}" for name in planned)
+        said.append(
+            f"Cost and risk above the best way: {found}. Equal slices are at {over[SLICES]:+.2%}, selling "
+            f"all at once at {over[AT_ONCE]:+.2%}."
+        )
+        behind = [name for name in planned if over[name] >= over[SLICES]]
+        said.append(
+            f"No better than equal slices: {', '.join(behind)}."
+            if behind
+            else "Every planner did better than equal slices."
+        )
+    return said
 
 
 def _point(found: Any) -> dict[str, float]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +20,7 @@ from ruamel.yaml.compat import StringIO
 
 from pipelines.backtest import MONEY
 from pipelines.params import Params
-from pipelines.report import charts, forecast_charts, pictures, tables, words
+from pipelines.report import behaviour, charts, execution, forecast_charts, nights, pictures, tables, words
 from pipelines.report.charts import Chart
 from pipelines.stage import rounded
 
@@ -36,7 +36,9 @@ class Inputs(NamedTuple):
     reasons: family -> how one decision came about (`results/reasons`), empty for those that cannot say.
     series: the plot series of `compare` by name, and `training` [agent, job, step, metric, value], `prices`
         [symbol, time, close, relative], `gaps` [symbol, after, before, missing_bars].
-    hallucinated: `metrics/hallucinated.json`, where there is one.
+    hallucinated, nights: `metrics/<name>.json`, where there is one.
+    behaviour: `metrics/behaviour.json`, where a family of the run learns from it.
+    execution: the figures of `benchmarks.execution_planner`, where they are.
     """
 
     params: Params
@@ -49,6 +51,9 @@ class Inputs(NamedTuple):
     series: Mapping[str, pl.DataFrame]
     code: str
     hallucinated: Mapping[str, Any] | None = None
+    nights: Mapping[str, Any] | None = None
+    behaviour: Mapping[str, Any] | None = None
+    execution: Mapping[str, Any] | None = None
 
 
 class Banner(NamedTuple):
@@ -82,11 +87,13 @@ def render(inputs: Inputs) -> str:
     agents = inputs.comparison["agents"]
     ranked = tables.agents(agents)
     names = [row.cells[0] for row in ranked.rows]
-    common = _charts(inputs, names)
+    common = charts.shared(agents, names, inputs.series["gaps"])
     sections = [
         _section(name, inputs) for name in names if any(name in group for group in inputs.figures.values())
     ]
+    selling = None if inputs.execution is None else execution.section(execution.planned(inputs.execution))
     drawn = [*common, *(chart for section in sections for chart in _of(section))]
+    drawn += [] if selling is None else selling.charts
     dreams = inputs.hallucinated
     return environment.get_template("page.html.j2").render(
         title=inputs.params.report.title,
@@ -105,6 +112,9 @@ def render(inputs: Inputs) -> str:
         differences=tables.differences(inputs.evidence["differences"], _learned(inputs)),
         dreams=None if dreams is None else tables.hallucinated(dreams.get("facts", {})),
         dream_words=[] if dreams is None else words.hallucinated(dreams),
+        execution=selling,
+        nights=nights.section(inputs.nights),
+        behaviour=None if inputs.behaviour is None else behaviour.table(inputs.behaviour),
         data=tables.data_quality(inputs.data),
         warnings=_warnings(inputs.data),
         method=words.method(inputs.params, inputs.comparison, inputs.features),
@@ -113,7 +123,7 @@ def render(inputs: Inputs) -> str:
         style=Markup((TEMPLATES / "page.css").read_text("utf-8")),
         script=Markup((TEMPLATES / "page.js").read_text("utf-8")),
         bundle=Markup(_bundle()),
-        tables_json=Markup(_json(_rows(inputs))),
+        tables_json=Markup(_json(_rows(inputs, selling))),
         charts_json=Markup(_json({chart.name: _described(chart) for chart in drawn})),
     )
 
@@ -261,76 +271,12 @@ def _warnings(data: Mapping[str, Any]) -> list[str]:
     return [str(warning) for warning in found] if isinstance(found, list) else []
 
 
-def _charts(inputs: Inputs, names: Sequence[str]) -> list[Chart]:
-    """The charts that hold all agents, and the data's."""
-    agents = inputs.comparison["agents"]
-    learned = [name for name in names if agents[name]["kind"] == "learned"]
-    common: dict[str, Any] = {"table": "equity", "agents": names, "learned": learned}
-    best = max(names, key=lambda name: agents[name]["total_return"] or 0.0)
-    gaps = inputs.series["gaps"]
-    return [
-        charts.line_over_time(
-            "equity",
-            title="Equity, net of every cost",
-            caption="Start of the first test fold = 1, the equity split evenly between the seeds. Solid: "
-            f"learned agents with their bootstrap band; dashed: rules. Highest at the end: {best}. Click a "
-            "name in the legend to single it out.",
-            field="equity",
-            label="equity",
-            form=".2f",
-            log=True,
-            band=("low", "high"),
-            **common,
-        ),
-        charts.line_over_time(
-            "drawdown",
-            title="Drawdown",
-            caption="How far below its peak each path stood.",
-            field="drawdown",
-            label="below the peak",
-            form=".0%",
-            **common,
-        ),
-        charts.line_over_time(
-            "exposure",
-            title="Exposure of the learned agents",
-            caption="Net position as a share of equity, at the close; mean over seeds. A flat line is an "
-            "agent that does not decide.",
-            field="exposure",
-            label="net exposure",
-            form=".1f",
-            **{**common, "agents": learned or names},
-        ),
-        charts.cost_waterfall(
-            "costs",
-            title="What prices brought and what costs took",
-            caption="Bars to the right earned, bars to the left cost. Exact figures in the table below.",
-            table="costs",
-            agents=names,
-        ),
-        charts.profile(
-            "profile",
-            title="Performance profile",
-            caption="Share of the folds and seeds of each agent whose Sharpe ratio is above the value "
-            "below: a "
-            "line further right and higher is better, a steep one is reliable.",
-            table="profile",
-            agents=names,
-        ),
-        charts.price_with_gaps(
-            "price",
-            title="The price, and where it is missing",
-            caption=f"Log scale; red where bars are missing ({len(gaps)} hole(s)).",
-            prices="prices",
-            gaps="gaps",
-            holes=not gaps.is_empty(),
-        ),
-    ]
-
-
-def _rows(inputs: Inputs) -> dict[str, list[dict[str, Any]]]:
+def _rows(inputs: Inputs, selling: execution.Section | None) -> dict[str, list[dict[str, Any]]]:
     frames = {**inputs.series, "training": _results_only(inputs.series["training"])}
-    return {name: rounded(frame.to_dicts(), 5) for name, frame in frames.items()}
+    rows = {name: frame.to_dicts() for name, frame in frames.items()}
+    if selling is not None:
+        rows |= {"execution_holdings": selling.holdings, "execution_frontier": selling.frontier}
+    return {name: rounded(found, 5) for name, found in rows.items()}
 
 
 def _models(inputs: Inputs) -> dict[str, Any]:

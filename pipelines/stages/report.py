@@ -13,6 +13,7 @@ from typing import Any
 
 import polars as pl
 
+import models
 from pipelines import candles, layout, params, stage
 from pipelines.params import Params
 from pipelines.report.page import Inputs, plots_page, render
@@ -59,7 +60,10 @@ def inputs(settings: Params) -> Inputs:
             ),
         },
         code=stage.code_hash(),
-        hallucinated=_json(layout.HALLUCINATED) if layout.HALLUCINATED.exists() else None,
+        hallucinated=_where(layout.HALLUCINATED),
+        nights=_where(layout.NIGHTS),
+        behaviour=_json(layout.BEHAVIOUR_METRICS) if models.OFFLINE.intersection(settings.agents) else None,
+        execution=_where(layout.EXECUTION_PLANNER),
     )
 
 
@@ -88,6 +92,11 @@ def _prices(points: int) -> pl.DataFrame:
 def _json(path: Path) -> dict[str, Any]:
     tree: dict[str, Any] = json.loads(path.read_text("utf-8"))
     return tree
+
+
+def _where(path: Path) -> dict[str, Any] | None:
+    """None where there is no such file, which leaves a section out of the page."""
+    return _json(path) if path.exists() else None
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from pipelines.market.costs import Costs
 from pipelines.market.env import random_walk
 from pipelines.params import Params
 from pipelines.report import pictures, words
+from pipelines.report.behaviour import QUANTILES
 from pipelines.report.page import Inputs, render
 from pipelines.report.words import headline
 from tests.pipelines.browser import console, dom, needs_chromium
@@ -96,6 +98,14 @@ REASONS: dict[str, Any] = {
         "unheard of": {"x": [1.0]},
     },
 }  # fmt: skip
+NIGHTS = {
+    "count": 1,
+    "starts": {name: {"newcomers": 0, "promoted": 0, "mean_return": None, "mean_lead": None}
+               for name in ("scratch", "warm")},
+    "nights": [{"night": "2024-01-01", "state": "refused", "start": "scratch", "promoted": None,
+                "comparison": None, "reason": f"refused: {HOSTILE}"}],
+}  # fmt: skip
+ROOT = Path(__file__).parents[2]
 DREAMS = {
     "facts": {"kurtosis": {"source": [5.0, 4.0, 6.0], "dream": [3.0, 2.5, 3.5]}},
     "auc": [0.9, 0.8, 0.95],
@@ -158,6 +168,9 @@ def inputs(**changes: Any) -> Inputs:
         },
         code="f" * 64,
         hallucinated=DREAMS,
+        nights=NIGHTS,
+        behaviour={"policies": {"momentum": {"episodes": 9, **dict.fromkeys(QUANTILES, 0.0123)}}},
+        execution=json.loads((ROOT / layout.EXECUTION_PLANNER).read_text("utf-8")),
     )  # fmt: skip
     return made._replace(**changes)
 
@@ -202,7 +215,16 @@ def test_every_chart_is_drawn_and_described(page: Path) -> None:
     text = dom(page, 1280)
     assert 'data-drawn="yes"' in text
     drawn = re.findall(r'<div class="chart[^>]*id="chart-(\w+)"[^>]*aria-label="([^"]+)"[^>]*>(.)', text)
-    common = {"equity", "drawdown", "exposure", "costs", "profile", "price"}
+    common = {
+        "equity",
+        "drawdown",
+        "exposure",
+        "costs",
+        "profile",
+        "price",
+        "execution_holdings",
+        "execution_frontier",
+    }
     each = {"positions", "waterfall", "fan", "planned"}
     ranges, told = {"coverage", "transform", "regimes", "training"}, {"tree", "beams", "attention", "plan"}
     clever = {f"{name}_clever" for name in each | ranges | told}
@@ -225,6 +247,25 @@ def test_what_comes_from_outside_is_escaped() -> None:
     text = render(made._replace(params=hostile, series={**made.series, "prices": prices}, data=data))
     assert "<img src=x" not in text.replace(r"<\/script><img src=x", "")
     assert "&lt;/script&gt;&lt;img src=x" in text
+
+
+def test_sections_without_figures_are_left_out_and_with_them_can_be_reached() -> None:
+    whole = render(inputs())
+    left_out = render(inputs(nights=None, behaviour=None, execution=None))
+    assert render(inputs(nights={"count": 0, "starts": {}, "nights": []})).count("<h2>Nights</h2>") == 0
+    for heading, anchor in (
+        ("<h2>Nights</h2>", "nights"),
+        ("<h2>Selling a block, where the best way is known</h2>", "execution"),
+        ("<h3>Recorded trades</h3>", None),
+    ):
+        assert whole.count(heading) == 1
+        assert heading not in left_out
+        if anchor is not None:
+            assert whole.count(f'href="#{anchor}"') == whole.count(f'<section id="{anchor}">') == 1
+            assert f'href="#{anchor}"' not in left_out
+    assert '<td class="figure">+1.23%</td>' in whole
+    assert '"execution_frontier":[{' in whole
+    assert '"execution_frontier"' not in left_out
 
 
 def test_a_forced_leak_gate_is_a_red_banner() -> None:

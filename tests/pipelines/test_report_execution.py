@@ -1,10 +1,12 @@
 """The execution section: the paper's figures, and plans held against them."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from pipelines import layout
 from pipelines.market.execution import ExecutionTask
 from pipelines.report import execution
 from pipelines.stage import rounded
@@ -55,6 +57,23 @@ def test_the_planners_schedules_are_the_middle_ones_of_the_seeds():
     assert list(execution.planned({"figures": {**figures["figures"], "learned": runs[:3]}}))[-1].endswith(
         "model"
     )
+
+
+def test_the_words_name_what_no_planning_was_needed_for():
+    good = " ".join(execution.section(PLANS).words)
+    assert "planned, true model: +0.00%. Equal slices are at +36.86%, selling all at once at +100.92%" in good
+    assert good.endswith("Every planner did better than equal slices.")
+    slices = {**PLANS, "lazy": np.linspace(1e6, 0.0, 6)}
+    assert execution.section(slices).words[-1] == "No better than equal slices: lazy."
+    assert len(execution.section({}).words) == 1
+
+
+def test_the_committed_plans_are_those_of_the_same_task():
+    root = Path(__file__).parents[2]
+    plans = execution.planned(json.loads((root / layout.EXECUTION_PLANNER).read_text("utf-8")))
+    cells = {row.cells[0]: row.cells[-1] for row in execution.section(plans).table.rows}
+    assert cells["planned, true model"] == "+0.00%"
+    assert len(plans) == 3
 
 
 def test_another_market_is_shown_as_well():
