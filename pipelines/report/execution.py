@@ -129,7 +129,7 @@ def _point(found: Any) -> dict[str, float]:
 def _charts(task: ExecutionTask, names: Sequence[str]) -> list[Chart]:
     colour = {
         "field": "schedule", "type": "nominal", "scale": {"domain": list(names)},
-        "legend": {"title": None, "orient": "bottom", "columns": 3},
+        "legend": {"title": None, "orient": "bottom", "columns": 2},
     }  # fmt: skip
     falling = {
         "data": {"name": "execution_holdings"},

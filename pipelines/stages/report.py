@@ -60,11 +60,21 @@ def inputs(settings: Params) -> Inputs:
             ),
         },
         code=stage.code_hash(),
-        hallucinated=_where(layout.HALLUCINATED),
-        nights=_where(layout.NIGHTS),
-        behaviour=_json(layout.BEHAVIOUR_METRICS) if models.OFFLINE.intersection(settings.agents) else None,
-        execution=_where(layout.EXECUTION_PLANNER),
+        **optional(settings),
     )
+
+
+def optional(settings: Params) -> dict[str, dict[str, Any] | None]:
+    """What the page has a section for only where it exists; the recorded trades only where a family of the
+    run learns from them, since they are recorded for every run."""
+    files = {
+        "hallucinated": layout.HALLUCINATED,
+        "nights": layout.NIGHTS,
+        "execution": layout.EXECUTION_PLANNER,
+    }
+    if models.OFFLINE.intersection(settings.agents):
+        files["behaviour"] = layout.BEHAVIOUR_METRICS
+    return {name: _json(file) if file.exists() else None for name, file in files.items()}
 
 
 def _training(settings: Params, points: int) -> pl.DataFrame:
@@ -92,11 +102,6 @@ def _prices(points: int) -> pl.DataFrame:
 def _json(path: Path) -> dict[str, Any]:
     tree: dict[str, Any] = json.loads(path.read_text("utf-8"))
     return tree
-
-
-def _where(path: Path) -> dict[str, Any] | None:
-    """None where there is no such file, which leaves a section out of the page."""
-    return _json(path) if path.exists() else None
 
 
 if __name__ == "__main__":
