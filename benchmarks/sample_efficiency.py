@@ -33,7 +33,7 @@ from pipelines.market.account import simulate
 from pipelines.market.costs import Costs
 from pipelines.market.env import TradingVectorEnv
 from pipelines.market.known import oracle_weights, signal_law
-from pipelines.params import Features
+from pipelines.settings import Features
 from pipelines.sources.simulator import simulate_market
 
 TRAIN, GAP, TEST, STRETCH = 12_000, 48, 3_000, 250

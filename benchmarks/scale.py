@@ -23,7 +23,7 @@ from pathlib import Path
 import models
 from flows import cluster
 from flows.cluster import Task
-from pipelines.params import Cluster
+from pipelines.settings import Cluster
 from tests.flows import work
 
 ROOT = Path(__file__).parents[1]

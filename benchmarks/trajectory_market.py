@@ -33,7 +33,7 @@ from pipelines.dataset import Dataset, to_dataset
 from pipelines.features import Scaler, compute, resolve, to_grid
 from pipelines.market.costs import Costs
 from pipelines.market.env import TradingVectorEnv
-from pipelines.params import Baselines, Features
+from pipelines.settings import Baselines, Features
 from pipelines.sources.simulator import Kind, simulate_market
 
 RESULTS = Path(__file__).parent / "results"

@@ -35,7 +35,7 @@ from typing import Any, NamedTuple
 import pipelines
 from pipelines import jobs, stage
 from pipelines.errors import UserError
-from pipelines.params import Cluster
+from pipelines.settings import Cluster
 
 AHEAD = 8  # jobs handed out per worker
 OVERTIME = 75  # exit status of a worker whose job took too long

@@ -35,7 +35,7 @@ from pipelines.features import compute, resolve, to_grid
 from pipelines.features.scaling import Scaler
 from pipelines.manifest import StoreError
 from pipelines.market.env import TradingVectorEnv
-from pipelines.params import Params
+from pipelines.settings import Params
 from pipelines.sources.gather import gather
 from pipelines.splits import Fold, Window
 from pipelines.stages.features import with_funding

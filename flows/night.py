@@ -24,7 +24,7 @@ from flows.record import Start
 from flows.workspace import GitError
 from pipelines import layout, locks, params, stage
 from pipelines.errors import UserError
-from pipelines.params import Params
+from pipelines.settings import Params
 from pipelines.sources.bybit_answers import Kind
 
 PAGES = "pages"

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from pipelines.evaluation.dependence import automatic_block_length
 from pipelines.evaluation.metrics import drawdown
 from pipelines.evaluation.resampling import resampled_means
-from pipelines.params import Promotion
+from pipelines.settings import Promotion
 
 Floats = NDArray[np.float64]
 

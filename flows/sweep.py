@@ -23,7 +23,7 @@ from pipelines import experiment, layout, origins, params, stage
 from pipelines.errors import UserError
 from pipelines.experiment import Job
 from pipelines.jobs import LOGS
-from pipelines.params import Params
+from pipelines.settings import Params
 
 SWEEP = Path("work/sweep")
 

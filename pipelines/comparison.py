@@ -22,7 +22,7 @@ from pipelines.evaluation.overfitting import probability_of_backtest_overfitting
 from pipelines.evaluation.resampling import Interval
 from pipelines.evaluation.superiority import model_confidence_set
 from pipelines.evaluation.verdict import Judgement, judge
-from pipelines.params import Params
+from pipelines.settings import Params
 
 HOLD = "buy_and_hold"
 ORACLE = "oracle"

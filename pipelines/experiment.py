@@ -26,7 +26,7 @@ from pipelines.features.scaling import Scaler
 from pipelines.market.bars import Bars
 from pipelines.market.costs import Costs
 from pipelines.market.env import TradingVectorEnv
-from pipelines.params import Account, Params
+from pipelines.settings import Account, Params
 from pipelines.splits import Fold, Window, backtest_paths, combinatorial_purged, walk_forward
 
 TRAINING_ENVS = 16

@@ -21,7 +21,7 @@ from pipelines.evaluation import forecasts
 from pipelines.market import account
 from pipelines.market.account import AccountState, Bars
 from pipelines.market.env import RUIN_REWARD, TradingVectorEnv
-from pipelines.params import Forecast
+from pipelines.settings import Forecast
 
 Floats = NDArray[np.float64]
 

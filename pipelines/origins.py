@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pipelines import layout, stage
 from pipelines.errors import UserError
 from pipelines.experiment import Job
-from pipelines.params import Params
+from pipelines.settings import Params
 from pipelines.splits import Window
 
 SEEN = "training.json"

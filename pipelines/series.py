@@ -13,7 +13,7 @@ from pipelines.evaluation import aggregate, forecasts
 from pipelines.evaluation.aggregate import Record
 from pipelines.evaluation.intervals import equity_bands
 from pipelines.evaluation.metrics import exposure_histogram, net_exposure
-from pipelines.params import Params
+from pipelines.settings import Params
 
 EDGES = np.linspace(-1.05, 1.05, 22)  # bins of a tenth, centred on -1.0, -0.9, ..., 1.0
 BASIS_POINTS = 1e4

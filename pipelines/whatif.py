@@ -20,7 +20,7 @@ from pipelines.dataset import Dataset
 from pipelines.evaluation import sensitivity
 from pipelines.market.account import simulate
 from pipelines.market.costs import Costs
-from pipelines.params import Params
+from pipelines.settings import Params
 
 Floats = NDArray[np.float64]
 Replay = Callable[[Costs, float, int], Floats]

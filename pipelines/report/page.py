@@ -19,9 +19,9 @@ from ruamel.yaml import YAML
 from ruamel.yaml.compat import StringIO
 
 from pipelines.backtest import MONEY
-from pipelines.params import Params
 from pipelines.report import behaviour, charts, execution, forecast_charts, nights, pictures, tables, words
 from pipelines.report.charts import Chart
+from pipelines.settings import Params
 from pipelines.stage import rounded
 
 TEMPLATES = Path(__file__).parent / "templates"

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipelines.evaluation.verdict import RULES
-from pipelines.params import Params, Split
+from pipelines.settings import Params, Split
 
 BASIS_POINTS = 1e4
 RANGE = "80"  # per cent, the range that is spoken of

@@ -12,7 +12,7 @@ from pipelines import layout
 from pipelines.candles import conform
 from pipelines.errors import UserError
 from pipelines.manifest import StoreError
-from pipelines.params import Params
+from pipelines.settings import Params
 from pipelines.sources.bybit import BybitClient, BybitError
 from pipelines.sources.download import Request, download, plan
 from pipelines.sources.files import read_file

@@ -26,7 +26,7 @@ from pipelines.experiment import Job
 from pipelines.features.scaling import Scaler
 from pipelines.market import baselines
 from pipelines.market.known import oracle_weights, signal_law
-from pipelines.params import Params
+from pipelines.settings import Params
 
 NAME = "backtest"
 BASELINES = "baselines"

@@ -24,7 +24,7 @@ from pipelines.dataset import Dataset
 from pipelines.errors import UserError
 from pipelines.experiment import Job
 from pipelines.market.env import TradingVectorEnv
-from pipelines.params import Params
+from pipelines.settings import Params
 from pipelines.splits import Fold
 
 NAME = "behaviour"

@@ -15,7 +15,7 @@ from pipelines import comparison, experiment, history, labels, layout, params, s
 from pipelines.dataset import Dataset
 from pipelines.evaluation import forecasts, trials
 from pipelines.evaluation.trials import Trial
-from pipelines.params import Params
+from pipelines.settings import Params
 from pipelines.stages.backtest import BASELINES, aligned
 from pipelines.stages.train import CURVE
 

@@ -12,7 +12,7 @@ import sys
 import polars as pl
 
 from pipelines import candles, layout, params, stage
-from pipelines.params import Params
+from pipelines.settings import Params
 from pipelines.sources.gather import gather, preview
 
 NAME = "fetch"

@@ -22,7 +22,7 @@ from pipelines.dataset import Dataset
 from pipelines.errors import UserError
 from pipelines.evaluation import stylised
 from pipelines.evaluation.stylised import Estimate
-from pipelines.params import Params
+from pipelines.settings import Params
 
 NAME = "hallucinate"
 FAMILY = "world_model"

@@ -15,8 +15,8 @@ import polars as pl
 
 import models
 from pipelines import candles, layout, params, stage
-from pipelines.params import Params
 from pipelines.report.page import Inputs, plots_page, render
+from pipelines.settings import Params
 from pipelines.stages.backtest import BASELINES
 from pipelines.stages.train import CURVE
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -50,10 +51,20 @@ def run(*command: str, folder: Path, check: bool = True, **extra: str) -> subpro
     return done
 
 
+def keep_agents(folder: Path, *families: str) -> None:
+    """Leaves only these families in the clone's parameters, whose last section is `agents:`."""
+    file = folder / "params.yaml"
+    head, agents = re.split(r"(?m)^agents:.*\n", file.read_text("utf-8"))
+    sections = re.findall(r"(?m)^  (\w+):\n((?:    .*\n)*)", agents)
+    kept = "".join(f"  {family}:\n{lines}" for family, lines in sections if family in families)
+    file.write_text(f"{head}agents:\n{kept}", "utf-8")
+
+
 @pytest.fixture(scope="session")
 def smoke(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A clone in which the smoke preset has run once."""
+    """A clone in which the smoke preset has run once, with one family: enough for most tests."""
     folder = clone(tmp_path_factory.mktemp("smoke") / "clone")
+    keep_agents(folder, "dqn")
     run("python", "-m", "pipelines.params", "--preset", "smoke", folder=folder)
     run("dvc", "repro", folder=folder)
     return folder

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.conftest import clone, run
+from tests.end_to_end.conftest import clone, keep_agents, run
 
 pytestmark = [pytest.mark.serial, pytest.mark.timeout(1200)]
 
@@ -27,6 +27,7 @@ def tomorrow() -> pl.Expr:
 def cheating(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A clone of the project with the cheat among its features, as far as validated candles."""
     folder = clone(tmp_path_factory.mktemp("cheat") / "clone")
+    keep_agents(folder, "dqn")
     definitions = folder / "pipelines/features/definitions.py"
     definitions.write_text(definitions.read_text("utf-8") + CHEAT, "utf-8")
     edit(folder, "    - trend_strength\n", "    - trend_strength\n    - tomorrow\n")
@@ -45,12 +46,6 @@ def forced(cheating: Path) -> Path:
     (cheating / "refusal.txt").write_text(f"{refused.returncode}\n{refused.stderr}")
     edit(cheating, "force_leaks: false", "force_leaks: true")
     run("python", "-m", "pipelines.stages.features", folder=cheating)
-    agents = run(
-        "python", "-c", "from pipelines import params; print(*params.load().agents)", folder=cheating
-    )
-    for family in agents.stdout.split():
-        if family != "dqn":
-            edit(cheating, f"  {family}: {{}}\n", "")
     for stage in ("train dqn", "backtest dqn", "backtest baselines", "compare", "report"):
         run("python", "-m", *f"pipelines.stages.{stage}".split(), folder=cheating)
     return cheating

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.conftest import clone, environment, run
+import models
+from tests.end_to_end.conftest import clone, environment, keep_agents, run
 from tests.pipelines.browser import console, needs_chromium
 
 pytestmark = [pytest.mark.serial, pytest.mark.timeout(1200)]
@@ -24,6 +25,7 @@ def test_two_clean_clones_give_the_same_lock_whatever_the_number_of_workers(
     smoke: Path, tmp_path: Path
 ) -> None:
     other = clone(tmp_path / "other")
+    keep_agents(other, "dqn")
     run("python", "-m", "pipelines.params", "--preset", "smoke", folder=other)
     run("dvc", "repro", folder=other, REHEARSAL_WORKERS="1")
     assert (smoke / "dvc.lock").read_bytes() == (other / "dvc.lock").read_bytes()
@@ -78,14 +80,37 @@ def test_no_tracked_output_knows_when_or_where_it_was_made(smoke: Path) -> None:
 
 
 def test_one_agents_parameter_runs_that_agent_compare_and_report(smoke: Path) -> None:
-    edit(smoke / "params.yaml", "  dqn: {}", "  dqn: {discount: 0.9}")
+    edit(smoke / "params.yaml", "    discount: 0.99 ", "    discount: 0.9 ")
     printed = run("dvc", "repro", folder=smoke).stdout
     ran = [line.split("'")[1] for line in printed.splitlines() if line.startswith("Running stage")]
     assert ran == ["train@dqn", "backtest@dqn", "compare", "report"]
     diff = run("dvc", "params", "diff", folder=smoke).stdout
     assert "discount" in diff
-    edit(smoke / "params.yaml", "  dqn: {discount: 0.9}", "  dqn: {}")
+    edit(smoke / "params.yaml", "    discount: 0.9 ", "    discount: 0.99 ")
     run("dvc", "repro", folder=smoke)
+
+
+def test_an_experiment_changes_a_parameter_by_its_name(tmp_path: Path) -> None:
+    folder = clone(tmp_path / "experiment")
+    run("dvc", "exp", "run", "--queue", "-S", "preset=smoke", "-S", "agents.dqn.discount=0.9", folder=folder)
+    asked = run("dvc", "queue", "status", folder=folder).stdout
+    assert "Queued" in asked
+    failed = run("dvc", "exp", "run", "--queue", "-S", "agents.dqn.depth=3", folder=folder, check=False)
+    assert "depth" in failed.stderr
+
+
+def test_every_family_of_the_default_run_comes_to_a_verdict(tmp_path: Path) -> None:
+    folder = clone(tmp_path / "all")
+    run("python", "-m", "pipelines.params", "--preset", "smoke", folder=folder)
+    run("dvc", "repro", folder=folder)
+    agents = json.loads((folder / "metrics/comparison.json").read_text())["agents"]
+    assert set(models.FAMILIES) <= set(agents)
+    foretelling = {
+        family
+        for family in models.FAMILIES
+        if "model" in json.loads((folder / f"metrics/{family}.json").read_text())[family]
+    }
+    assert foretelling == set(models.FAMILIES) - {"dqn"}
 
 
 @pytest.mark.parametrize("stage", ["features", "train@dqn", "report"])

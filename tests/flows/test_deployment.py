@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
-from pipelines.params import Nightly
+from pipelines.settings import Nightly
 
 ROOT = Path(__file__).parents[2]
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flows.promotion import Contender, compare, judge, objection, optimism
-from pipelines.params import Promotion
+from pipelines.settings import Promotion
 
 BARS = 1500
 TIMES = np.datetime64("2024-01-01T00", "ms") + np.arange(BARS) * np.timedelta64(1, "h")

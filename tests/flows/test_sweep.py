@@ -11,7 +11,7 @@ import pytest
 from flows import cluster
 from flows.cluster import Task
 from pipelines.errors import UserError
-from pipelines.params import Cluster
+from pipelines.settings import Cluster
 from tests.flows import work
 from tests.flows.places import started
 

@@ -17,7 +17,7 @@ from pipelines.errors import UserError
 from pipelines.market.account import Bars
 from pipelines.market.costs import Costs
 from pipelines.market.env import TradingVectorEnv, random_walk
-from pipelines.params import Baselines
+from pipelines.settings import Baselines
 
 SETTINGS = Baselines(sma_fast=3, sma_slow=9, reversion_window=8, random_hold=5)
 

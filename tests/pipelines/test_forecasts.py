@@ -15,7 +15,7 @@ from pipelines.evaluation import forecasts as quality
 from pipelines.market.account import simulate
 from pipelines.market.costs import Costs
 from pipelines.market.env import TradingVectorEnv, random_walk
-from pipelines.params import Forecast
+from pipelines.settings import Forecast
 
 COSTS = Costs(no_trade_band=0.01)
 GRID = (-1.0, 0.0, 1.0)

@@ -39,9 +39,7 @@ def keys(tree: object, path: str = "") -> set[str]:
 def test_the_file_shows_every_parameter_there_is() -> None:
     """Its values may be edited; a parameter that is not in the file would be hidden from its reader."""
     stated = YAML(typ="safe").load((ROOT / "params.yaml").read_text("utf-8"))
-    defaults = params.default_tree()
-    assert set(stated.pop("agents")) <= set(defaults.pop("agents"))
-    assert keys(stated) >= keys(defaults)
+    assert keys(stated) >= keys(params.default_tree())
     params.load(ROOT / "params.yaml", ROOT / "presets")
 
 

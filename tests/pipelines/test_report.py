@@ -19,11 +19,11 @@ from pipelines.evaluation import forecasts as quality
 from pipelines.market.account import Bars
 from pipelines.market.costs import Costs
 from pipelines.market.env import random_walk
-from pipelines.params import Params
 from pipelines.report import pictures, words
 from pipelines.report.behaviour import QUANTILES
 from pipelines.report.page import Inputs, render
 from pipelines.report.words import headline
+from pipelines.settings import Params
 from tests.pipelines.browser import console, dom, needs_chromium
 
 HOSTILE = "</script><img src=x onerror=alert(1)>"

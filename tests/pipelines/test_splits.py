@@ -13,7 +13,7 @@ from pipelines import experiment
 from pipelines.dataset import Dataset
 from pipelines.market.account import Bars
 from pipelines.market.env import random_walk
-from pipelines.params import Params
+from pipelines.settings import Params
 from pipelines.splits import Window, backtest_paths, combinatorial_purged, walk_forward
 
 

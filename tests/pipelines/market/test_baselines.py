@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.market import baselines
-from pipelines.params import Baselines
+from pipelines.settings import Baselines
 
 GRID = (-1.0, -0.5, 0.0, 0.5, 1.0)
 RULES = baselines.rules(

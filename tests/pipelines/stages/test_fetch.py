@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from pipelines import candles, layout
-from pipelines.params import Params
+from pipelines.settings import Params
 from pipelines.sources.gather import gather, preview
 from pipelines.stages import fetch
 from tests.fakes.exchange import KLINE, FakeExchange
