@@ -123,10 +123,10 @@ class Split(Section):
     method: Literal["walk_forward", "combinatorial"] = "walk_forward"
     blocks: Annotated[int, Field(ge=2, le=16)] = 6  # of the history (combinatorial)
     test_blocks: Annotated[int, Field(ge=1)] = 2  # tested together (combinatorial)
-    folds: Annotated[int, Field(ge=1)] = 3  # (walk-forward, as train_bars, test_bars and anchored)
+    folds: Annotated[int, Field(ge=1)] = 2  # (walk-forward, as train_bars, test_bars and anchored)
     seeds: Annotated[int, Field(ge=1)] = 2  # agents trained per fold and family
     train_bars: Annotated[int, Field(ge=1)] = 12_000
-    test_bars: Annotated[int, Field(ge=2)] = 3_000
+    test_bars: Annotated[int, Field(ge=2)] = 4_500
     purge_bars: Annotated[int, Field(ge=0)] = 24  # dropped between training and test
     embargo_bars: Annotated[int, Field(ge=0)] = 24  # dropped after a test window (combinatorial splits)
     anchored: bool = False  # true: every fold trains from the first bar on

@@ -264,13 +264,13 @@ def test_the_gate_closes_on_disagreement_on_doubtful_advantage_and_on_broken_mod
 def test_to_go_on_takes_less_than_to_begin_or_to_turn():
     model, observation = _model(), tf.repeat(_observation(1), 3, axis=0)
     settings = _settings(
-        planner="shooting", samples=200, propagation="mean", neutral=(0.25,), confidence_to_stay=0.0,
+        planner="shooting", samples=200, propagation="mean", neutral=(-0.5,), confidence_to_stay=0.0,
         warm_start=False,
     )  # fmt: skip
     run = decision.decider(SHAPE, settings, Known(), 3, compiled=False)
-    idle = tf.fill((3, 3, 1), 0.25)
+    idle = tf.fill((3, 3, 1), -0.5)
     free, *_ = run(model, observation, idle, Limits(*map(tf.constant, agent.OPEN)), SEED)
-    away = float(free[0, 0]) - 0.25
+    away = float(free[0, 0]) + 0.5
     before = tf.constant([0.0, 1.0, -1.0])[:, None, None]  # flat, with it, against it
     state = idle + 0.1 * tf.sign(away) * before
     strict = Limits(*map(tf.constant, agent.OPEN._replace(confidence=np.float32(1e9))))
