@@ -56,6 +56,13 @@ def Above(low: float) -> Between:
     return Between(low=low, open_low=True)
 
 
+class Misfit(ValueError):
+    """Settings that are sound by themselves, but not for this environment or the agent to start from.
+
+    The message is one line that starts with the family's name.
+    """
+
+
 @dataclass(frozen=True)
 class Config:
     """A frozen configuration whose values are checked however it is made."""

@@ -37,7 +37,7 @@ class QAgent:
         self.config, self.spaces, self.counters = config, spaces, counters
         self.shape = shape_of(config, spaces)
         if weights.shape != (self.shape.size,):
-            raise ValueError(
+            raise configuration.Misfit(
                 f"dqn: {weights.size} weights for a network of {self.shape.size}; "
                 "observation, action space or hidden layers differ"
             )

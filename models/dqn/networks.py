@@ -19,7 +19,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from models import networks
+from models import configuration, networks
 
 
 class Shape(NamedTuple):
@@ -52,7 +52,7 @@ def choices_of(space: gymnasium.Space[Any]) -> tuple[int, ...]:
         return (int(space.n),)
     if isinstance(space, gymnasium.spaces.MultiDiscrete) and space.nvec.ndim == 1:
         return tuple(int(n) for n in space.nvec)
-    raise ValueError(
+    raise configuration.Misfit(
         f"dqn: the action space {space} has no finite list of choices; allowed: Discrete, MultiDiscrete "
         "(for a Box give the environment a grid of actions, or take another family)"
     )

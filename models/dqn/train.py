@@ -35,7 +35,9 @@ class _Run:
         if init_from is not None:
             earlier = acting.load(init_from)
             if earlier.shape != self.shape:
-                raise ValueError(f"dqn: {init_from} has a network {earlier.shape}, not {self.shape}")
+                raise configuration.Misfit(
+                    f"dqn: {init_from} has a network {earlier.shape}, not {self.shape}"
+                )
             weights, self.reward_scale, origin = earlier.weights, earlier.reward_scale, earlier.digest()
         start, zeros = tf.constant(weights), tf.zeros(self.shape.size)
         self.learner = losses.Learner(start, start, zeros, zeros, tf.constant(0))

@@ -13,7 +13,7 @@ import gymnasium
 import numpy as np
 import tensorflow as tf
 
-from models import rng
+from models import configuration, rng
 from models.dreamer.rssm import draw, mixed
 
 _DEVIATIONS = (0.1, 1.0)
@@ -61,7 +61,7 @@ def actions_of(space: gymnasium.Space[Any]) -> Actions:
     if isinstance(space, gymnasium.spaces.Box) and np.isfinite([space.low, space.high]).all():
         low, high = (side.astype(np.float32).ravel() for side in (space.low, space.high))
         return Actions((), none, low, high, space.shape, space.dtype)
-    raise ValueError(
+    raise configuration.Misfit(
         f"dreamer: the action space {space} is not supported; allowed: Discrete, MultiDiscrete with one "
         "axis, Box with finite bounds"
     )

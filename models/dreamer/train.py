@@ -58,7 +58,7 @@ class _Run:
             theirs = earlier.networks.parts()[name]
             shapes = [[tuple(v.shape) for v in part.variables] for part in (layer, theirs)]
             if shapes[0] != shapes[1]:
-                raise ValueError(f"dreamer: {directory} has other sizes or spaces ({name} differs)")
+                raise configuration.Misfit(f"dreamer: {directory} has other sizes or spaces ({name} differs)")
             checkpoint.write_variables(layer.variables, checkpoint.read_variables(theirs.variables))
         self.networks.follow(1.0)
         self.reward_scale = earlier.reward_scale
@@ -223,7 +223,7 @@ def train(
     """
     rows = min(config.warmup_steps, config.replay_capacity) // env.num_envs
     if rows < config.batch_length + 1:
-        raise ValueError(
+        raise configuration.Misfit(
             f"dreamer: {rows} steps of each of {env.num_envs} sub-environments (the lesser of warmup_steps "
             f"and replay_capacity) do not hold a sequence of batch_length {config.batch_length} and one"
         )

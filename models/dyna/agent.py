@@ -28,7 +28,7 @@ def branches(space: gymnasium.Space[Any]) -> tuple[int, ...]:
         counts = tuple(int(n) for n in space.nvec)
         if np.prod(counts, dtype=np.float64) <= MOST_ACTIONS:
             return counts
-    raise ValueError(
+    raise configuration.Misfit(
         f"dyna: the action space {space} is no list of at most {MOST_ACTIONS} choices; allowed: Discrete, "
         "MultiDiscrete (for a Box give the environment a grid of actions, or take another family)"
     )

@@ -52,7 +52,7 @@ class _Run:
     def _start_from(self, earlier: acting.TableAgent, directory: Path) -> str:
         inputs = self.spaces.observation.shape[0]
         if (len(earlier.cells.cuts), earlier.values.shape[1]) != (inputs, self.actions):
-            raise ValueError(
+            raise configuration.Misfit(
                 f"dyna: {directory} has {len(earlier.cells.cuts)} inputs and {earlier.values.shape[1]} "
                 f"actions, not {inputs} and {self.actions}"
             )

@@ -52,7 +52,7 @@ def neutral_action(config: Config, space: ActionSpace) -> tuple[float, ...]:
     high = space.high if isinstance(space, Continuous) else np.array(space.counts) - 1
     whole = isinstance(space, Continuous) or np.array_equal(given, np.round(given))
     if given.shape != (plan.width(space),) or (given < low).any() or (given > high).any() or not whole:
-        raise ValueError(f"ensemble.neutral: {config.neutral} is no action of {space}")
+        raise configuration.Misfit(f"ensemble.neutral: {config.neutral} is no action of {space}")
     return config.neutral
 
 
@@ -104,14 +104,16 @@ class EnsembleAgent:
         expected = networks.initial(self.shape, 0)
         for mine, fresh in zip(networks.flatten(model.weights), networks.flatten(expected), strict=True):
             if mine.shape != fresh.shape:
-                raise ValueError(
+                raise configuration.Misfit(
                     f"ensemble: weights of shape {mine.shape} where the configuration and the spaces "
                     f"make {fresh.shape}"
                 )
         self.model, self.limits = model, limits
         self.known, self.fallback = known, fallback
         if config.acting == "policy" and fallback is None:
-            raise ValueError("ensemble.acting: policy is not allowed without a policy that has learned")
+            raise configuration.Misfit(
+                "ensemble.acting: policy is not allowed without a policy that has learned"
+            )
         self.settings = settings_of(config, self.shape.space)
 
     def initial_state(self, batch_size: int) -> State:

@@ -100,7 +100,7 @@ class _Run:
             self.policy_from = directory / acting.POLICY
         shape = earlier.shape._replace(members=self.shape.members)
         if shape != self.shape:
-            raise ValueError(f"ensemble: {directory} has networks {shape}, not {self.shape}")
+            raise configuration.Misfit(f"ensemble: {directory} has networks {shape}, not {self.shape}")
         # Members that did not plan were not kept: those that did take their places in turn.
         chosen = np.arange(self.shape.members) % earlier.config.elites
         self.learner = losses.start(networks.members(earlier.model.weights, chosen))

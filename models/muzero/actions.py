@@ -14,7 +14,7 @@ import gymnasium
 import numpy as np
 import tensorflow as tf
 
-from models import rng
+from models import configuration, rng
 
 _EDGE = 0.999  # of the squashed interval: beyond it the inverse of tanh grows without end
 _NARROWEST, _WIDEST = 0.1, 1.5  # standard deviations before squashing
@@ -42,7 +42,7 @@ def actions_of(
     """The actions of a space."""
     if isinstance(space, gymnasium.spaces.Box) and len(space.shape) == 1:
         if not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
-            raise ValueError(f"muzero: the action space {space} has no bounds")
+            raise configuration.Misfit(f"muzero: the action space {space} has no bounds")
         size = space.shape[0]
         return Actions("box", sampled_actions, 2 * size, size, (), temperature)
     if isinstance(space, gymnasium.spaces.Discrete):
@@ -50,7 +50,7 @@ def actions_of(
     elif isinstance(space, gymnasium.spaces.MultiDiscrete) and space.nvec.ndim == 1:
         choices = tuple(int(n) for n in space.nvec)
     else:
-        raise ValueError(f"muzero: the action space {space} is not supported; allowed: Discrete, "
+        raise configuration.Misfit(f"muzero: the action space {space} is not supported; allowed: Discrete, "
                          "MultiDiscrete and Box of one axis")  # fmt: skip
     combinations = int(np.prod([float(n) for n in choices]))
     if combinations <= joint_actions or len(choices) == 1:

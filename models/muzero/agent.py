@@ -64,7 +64,7 @@ class SearchAgent:
         self.config, self.spaces, self.units, self.counters = config, spaces, units, counters
         self.shape = shape_of(config, spaces)
         if weights.shape != (self.shape.size,):
-            raise ValueError(
+            raise configuration.Misfit(
                 f"muzero: {weights.size} weights for networks of {self.shape.size}; "
                 "observation, action space or sizes differ"
             )

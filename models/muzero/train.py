@@ -48,7 +48,9 @@ class Run:
         if init_from is not None:
             earlier = acting.load(init_from)
             if earlier.shape != self.shape:
-                raise ValueError(f"muzero: {init_from} has networks {earlier.shape}, not {self.shape}")
+                raise configuration.Misfit(
+                    f"muzero: {init_from} has networks {earlier.shape}, not {self.shape}"
+                )
             weights, self.units, origin = earlier.weights, earlier.units, earlier.digest()
         zeros = tf.zeros(self.shape.size)
         flat = tf.constant(weights)

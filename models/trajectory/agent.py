@@ -83,7 +83,7 @@ class TrajectoryAgent:
         self.layout = layout_of(spaces, drawdown=config.drawdown_token)
         self.shape = shape_of(config, self.layout)
         if weights.shape != (gpt.size(self.shape),):
-            raise ValueError(
+            raise configuration.Misfit(
                 f"trajectory: {weights.size} weights for a network of {gpt.size(self.shape)}; "
                 "spaces, bins, context, horizon or sizes differ"
             )

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import gymnasium
 import numpy as np
 
+from models import configuration
 from models.agent import Spaces
 from models.trajectory.tokens import Method, Tokeniser
 
@@ -52,18 +53,20 @@ def check(record: Record, spaces: Spaces) -> None:
     }
     for name, shape in expected.items():
         if getattr(record, name).shape != shape:
-            raise ValueError(
+            raise configuration.Misfit(
                 f"trajectory: the recorded {name} has shape {getattr(record, name).shape}, not {shape}"
             )
     for name in ("observation", "reward"):
         if not np.isfinite(getattr(record, name)).all():
-            raise ValueError(f"trajectory: the recorded {name} is not finite everywhere")
+            raise configuration.Misfit(f"trajectory: the recorded {name} is not finite everywhere")
     bounds = record.starts()
     if len(np.unique(record.episode)) != len(bounds) - 1:
-        raise ValueError("trajectory: the transitions of a recorded episode do not follow one another")
+        raise configuration.Misfit(
+            "trajectory: the transitions of a recorded episode do not follow one another"
+        )
     early = np.delete(record.terminated, bounds[1:] - 1)
     if early.any():
-        raise ValueError("trajectory: a recorded episode goes on after it was terminated")
+        raise configuration.Misfit("trajectory: a recorded episode goes on after it was terminated")
 
 
 class Layout(NamedTuple):
@@ -107,7 +110,9 @@ def exact_actions(space: gymnasium.Space, layout: Layout) -> dict[int, list[floa
     elif isinstance(space, gymnasium.spaces.Box):
         return {}
     else:
-        raise ValueError(f"trajectory: the action space {space} is not Discrete, MultiDiscrete or Box")
+        raise configuration.Misfit(
+            f"trajectory: the action space {space} is not Discrete, MultiDiscrete or Box"
+        )
     return {
         layout.first_action + place: [float(start + i) for i in range(number)]
         for place, (start, number) in enumerate(ranges)

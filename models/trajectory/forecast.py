@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from models import rng
+from models import configuration, rng
 from models.trajectory import gpt, keyvalue
 from models.trajectory.data import Layout
 from models.trajectory.tokens import Tokeniser
@@ -120,7 +120,7 @@ def sample(
     One past transition is kept beside the current one, so that a next one always fits.
     """
     if shape.transitions < 2:
-        raise ValueError("trajectory: a forecast needs context + horizon of at least 2, not 1")
+        raise configuration.Misfit("trajectory: a forecast needs context + horizon of at least 2, not 1")
     batch, paths = len(start.row), min(samples, PATHS)
     context = min(1, start.past.shape[1], shape.transitions - 2)
     start = Start(*(np.repeat(part, paths, axis=0) for part in start))

@@ -69,7 +69,9 @@ class _Run:
         record = gather(env, config, seed)
         earlier = None if init_from is None else acting.load(init_from)
         if earlier is not None and (earlier.shape, earlier.layout) != (self.shape, self.layout):
-            raise ValueError(f"trajectory: {init_from} has a network {earlier.shape}, not {self.shape}")
+            raise configuration.Misfit(
+                f"trajectory: {init_from} has a network {earlier.shape}, not {self.shape}"
+            )
         self.env_steps = len(record.reward)
         numbers = numbers_of(record, self.layout, discount=config.discount, steps=config.return_steps)
         known = numbers.returns.known if numbers.returns.known.any() else np.ones(self.env_steps, bool)

@@ -14,6 +14,7 @@ import gymnasium
 import numpy as np
 import tensorflow as tf
 
+from models import configuration
 from models.world_model.config import Config
 
 
@@ -51,7 +52,9 @@ def acts_of(space: gymnasium.Space[Any], config: Config) -> Acts:
     """The actions of `space`, or a ValueError that says what does not fit."""
     if isinstance(space, gymnasium.spaces.Box):
         if len(space.shape) != 1 or not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
-            raise ValueError(f"world_model: the action space {space} must be a flat Box with finite bounds")
+            raise configuration.Misfit(
+                f"world_model: the action space {space} must be a flat Box with finite bounds"
+            )
         box = Acts("box", low=tuple(space.low.tolist()), high=tuple(space.high.tolist()))
         if config.reward != "exposure":
             return box
@@ -62,13 +65,13 @@ def acts_of(space: gymnasium.Space[Any], config: Config) -> Acts:
     elif isinstance(space, gymnasium.spaces.MultiDiscrete) and space.nvec.ndim == 1:
         choices, first = tuple(space.nvec.tolist()), tuple(space.start.tolist())
     else:
-        raise ValueError(
+        raise configuration.Misfit(
             f"world_model: the action space {space} is not allowed; Discrete, MultiDiscrete and Box are"
         )
     if config.reward != "exposure":
         return Acts("choices", choices, first)
     if any(count != len(config.exposures) for count in choices):
-        raise ValueError(
+        raise configuration.Misfit(
             f"world_model.exposures: {list(config.exposures)} must name one exposure for each of the "
             f"{max(choices)} choices of {space}"
         )

@@ -61,17 +61,17 @@ def design_of(config: Config, spaces: Spaces) -> Design:
     world = width - (config.account_columns if exposure else 0)
     if exposure:
         if assets != acts.outputs:
-            raise ValueError(
+            raise configuration.Misfit(
                 f"world_model.return_columns: {list(config.return_columns)} must name one component of the "
                 f"observation for each of the {acts.outputs} assets of {spaces.action}"
             )
         if config.account_columns < assets or world < 1:
-            raise ValueError(
+            raise configuration.Misfit(
                 f"world_model.account_columns: {config.account_columns} is not allowed; of the {width} "
                 f"components the last ones must be the {assets} exposures and what else the account shows"
             )
         if not all(0 <= column < world for column in config.return_columns):
-            raise ValueError(
+            raise configuration.Misfit(
                 f"world_model.return_columns: {list(config.return_columns)} must lie in [0, {world})"
             )
     memory = mdn_rnn.Shape(
@@ -108,7 +108,7 @@ class WorldModelAgent:
         self.config, self.spaces, self.learned, self.counters = config, spaces, learned, counters
         self.design = design_of(config, spaces)
         if learned.controller.shape != (self.design.world.control.size,):
-            raise ValueError(
+            raise configuration.Misfit(
                 f"world_model: a controller of {learned.controller.size} weights where "
                 f"{self.design.world.control.size} are needed"
             )
@@ -251,7 +251,9 @@ class WorldModelAgent:
     def market(self, steps: int, *, seed: int, temperature: float) -> np.ndarray:
         """Log returns `[T, S]` of the assets in one dream of `steps`, whoever trades; consumes `seed`."""
         if not self.design.world.exposure:
-            raise ValueError("world_model.reward: this agent foretells rewards, not the returns of assets")
+            raise configuration.Misfit(
+                "world_model.reward: this agent foretells rewards, not the returns of assets"
+            )
         nobody = np.zeros((1, self.design.world.control.size), np.float32)
         found = self.imagination(temperature).dream(
             nobody, dreams=1, steps=steps, seed=seed, expected=False, record=True

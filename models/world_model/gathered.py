@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import gymnasium
 import numpy as np
 
-from models import rng
+from models import configuration, rng
 from models.agent import State
 from models.collect import Choice, Policy
 from models.world_model import account, actions, timeline
@@ -61,7 +61,7 @@ def digest(rows: Timeline, config: Config, design: Design) -> Gathered:
     part = rows.observation[:, :inputs]
     fitted, judged = timeline.hold_out(part, config.held_out)
     if not fitted[rows.steps].any():
-        raise ValueError(
+        raise configuration.Misfit(
             "world_model.held_out: every gathered row equals one that is held out; gather more, or less of it"
         )
     centre = part[fitted].mean(axis=0, dtype=np.float64)

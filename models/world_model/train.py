@@ -38,7 +38,7 @@ class _Run:
         self.spaces = storage.spaces_of(env)
         self.design = design_of(config, self.spaces)
         if config.evaluation_steps >= config.env_steps:
-            raise ValueError(
+            raise configuration.Misfit(
                 f"world_model.evaluation_steps: {config.evaluation_steps} must be below env_steps "
                 f"{config.env_steps}"
             )
@@ -53,7 +53,7 @@ class _Run:
         if init_from is not None:
             earlier = load(init_from)
             if earlier.design != self.design:
-                raise ValueError(f"world_model: {init_from} is {earlier.design}, not {self.design}")
+                raise configuration.Misfit(f"world_model: {init_from} is {earlier.design}, not {self.design}")
             vision, memory = earlier.learned.vision, earlier.learned.memory
             mean, origin = earlier.learned.controller.astype(np.float64), earlier.digest()
         self.vision = Learner(

@@ -16,7 +16,9 @@ from pathlib import Path
 import polars as pl
 
 import models
+from models.configuration import Misfit
 from pipelines import experiment, jobs, layout, origins, params, stage
+from pipelines.errors import UserError
 from pipelines.experiment import Job
 from pipelines.stages.behaviour import learn_from
 
@@ -63,15 +65,18 @@ def train_into(folder: Path, job: Job) -> None:
         with points.open("a", encoding="utf-8") as file:  # one write: a kill leaves whole lines
             file.write("".join(json.dumps([step, name, value]) + "\n" for name, value in figures.items()))
 
-    agent = models.train(
-        job.family,
-        learn_from(job, data, fold, experiment.training_env(data, fold, scaler, job.params)),
-        job.params.agents[job.family],
-        seed=job.consumed_seed,
-        checkpoint_dir=folder / "checkpoint",
-        init_from=origin,
-        log=log,
-    )
+    try:
+        agent = models.train(
+            job.family,
+            learn_from(job, data, fold, experiment.training_env(data, fold, scaler, job.params)),
+            job.params.agents[job.family],
+            seed=job.consumed_seed,
+            checkpoint_dir=folder / "checkpoint",
+            init_from=origin,
+            log=log,
+        )
+    except Misfit as error:
+        raise UserError(f"params.yaml: agents.{error}") from error
     agent.save(folder / "agent")
     scaler.save(folder / "agent" / "scaler.json")
     seen = origins.seen(job, data.times, fold.train, origin)

@@ -90,6 +90,15 @@ def test_one_agents_parameter_runs_that_agent_compare_and_report(smoke: Path) ->
     run("dvc", "repro", folder=smoke)
 
 
+def test_settings_that_do_not_fit_the_market_are_one_line(smoke: Path) -> None:
+    edit(smoke / "params.yaml", "  actions: grid ", "  actions: box ")
+    refused = run("python", "-m", "pipelines.stages.train", "dqn", folder=smoke, check=False)
+    edit(smoke / "params.yaml", "  actions: box ", "  actions: grid ")
+    assert refused.returncode == 2
+    assert "error: params.yaml: agents.dqn: " in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
 def test_an_experiment_changes_a_parameter_by_its_name(tmp_path: Path) -> None:
     folder = clone(tmp_path / "experiment")
     run("dvc", "exp", "run", "--queue", "-S", "preset=smoke", "-S", "agents.dqn.discount=0.9", folder=folder)
