@@ -305,7 +305,7 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
         "log_return_error": float(earned.std(ddof=1) / np.sqrt(len(runs))) if len(runs) > 1 else 0.0,
         "dreamed_log_return": float(dreamed.mean()),
         "oracle": float(oracle.mean()),
-        "share_of_oracle": float(earned.sum() / oracle.sum()),
+        "share_of_oracle": float(earned.sum() / oracle.sum()) if oracle.any() else None,
         "least_smoothed": min(run["regimes"]["smoothed"] for run in runs),
         "least_filtered": min(run["regimes"]["filtered"] for run in runs),
     }
