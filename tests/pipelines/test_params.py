@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "presets").mkdir()
     (tmp_path / "presets/default.yaml").write_text("{}\n", "utf-8")
-    (tmp_path / "presets/small.yaml").write_text("split: {folds: 2}\naccount: {fee_bps: 1.0}\n", "utf-8")
+    (tmp_path / "presets/small.yaml").write_text("split: {folds: 5}\naccount: {fee_bps: 1.0}\n", "utf-8")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -56,14 +56,14 @@ def test_every_preset_is_sound_and_has_every_section(preset: str, project: Path)
 
 def test_an_empty_file_gives_the_defaults(project: Path) -> None:
     write("agents: {dqn: {}}\n")
-    assert params.load().split.folds == 3
+    assert params.load().split.folds == 2
     assert params.load().account.fee_bps == 5.5
 
 
 def test_a_preset_replaces_defaults_and_an_edit_counts_over_both(project: Path) -> None:
-    write("preset: small\nsplit: {folds: 3, seeds: 4}\naccount: {fee_bps: 9.0}\nagents: {dqn: {}}\n")
+    write("preset: small\nsplit: {folds: 2, seeds: 4}\naccount: {fee_bps: 9.0}\nagents: {dqn: {}}\n")
     found = params.load()
-    assert found.split.folds == 2  # the file states the default: the preset counts
+    assert found.split.folds == 5  # the file states the default: the preset counts
     assert found.split.seeds == 4
     assert found.account.fee_bps == 9.0  # the file differs from the default: it counts
 
